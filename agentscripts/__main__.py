@@ -1,0 +1,5 @@
+"""``python -m agentscripts``."""
+
+from agentscripts.cli import main
+
+main()

@@ -1,0 +1,114 @@
+"""What a terminal or a pipe gets to see: text made harmless, written at once."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import select
+import threading
+from collections.abc import Callable
+from typing import Final, TextIO
+
+from agentscripts._cancel import CancelToken
+from agentscripts._logs import LogBatch
+
+__all__ = ["LineLogger", "Output", "OutputHandler", "escape"]
+
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
+
+
+def escape(text: str) -> str:
+    r"""Return a text with its control characters, all but the tab, written as ``\x1b``."""
+    if text.isprintable():
+        return text
+    return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+
+
+class Output:
+    """A standard stream of this process. Thread-safe.
+
+    A write waits for as long as the reader takes, unless ``hurry`` is cancelled: then what the
+    stream does not take at once is dropped. After the first failure, which ``error`` holds,
+    everything is.
+
+    on_error: called once, after the first failure.
+    """
+
+    def __init__(
+        self,
+        stream: TextIO | None,
+        hurry: CancelToken,
+        on_error: Callable[[], object] = lambda: None,
+    ) -> None:
+        # A stream that was closed when this process started is None.
+        self._fd = -1 if stream is None else stream.fileno()
+        self._encoding = "utf-8" if stream is None else stream.encoding
+        self._hurry = hurry
+        self._on_error = on_error
+        self._lock = threading.Lock()
+        self.error: OSError | None = None
+
+    def write(self, text: str) -> None:
+        """Write a text whole before that of another thread."""
+        if self._fd < 0:
+            return
+        data = memoryview(text.encode(self._encoding, "backslashreplace"))
+        with self._lock:
+            while data and self.error is None:
+                if not self._wait():
+                    return
+                data = data[self._write_some(data) :]
+
+    def write_now(self, text: str) -> None:
+        """Write a text if the stream takes it at once; for signal handlers, as it takes no lock."""
+        if self._fd < 0:
+            return
+        poll = select.poll()
+        poll.register(self._fd, select.POLLOUT)
+        if poll.poll(0):
+            self._write_some(memoryview(text.encode(self._encoding, "backslashreplace")))
+
+    def _wait(self) -> bool:
+        poll = select.poll()
+        poll.register(self._fd, select.POLLOUT)
+        poll.register(self._hurry, select.POLLIN)
+        return any(fd == self._fd for fd, _ in poll.poll())
+
+    def _write_some(self, data: memoryview) -> int:
+        try:
+            # A writable pipe takes that much without blocking, even if it is in blocking mode.
+            return os.write(self._fd, data[: select.PIPE_BUF])
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            self.error = error
+            self._on_error()
+            return 0
+
+
+class LineLogger:
+    """A ``ScriptLogger`` that prints lines with a prefix."""
+
+    def __init__(self, output: Output, prefix: str) -> None:
+        self._output = output
+        self._prefix = prefix
+
+    def send(self, batch: LogBatch) -> None:
+        """Print the lines, in one piece."""
+        self._output.write("".join([f"{self._prefix}{escape(line)}\n" for line in batch.lines]))
+
+    def flush(self) -> None:
+        """Do nothing: lines are never held back."""
+
+
+class OutputHandler(logging.Handler):
+    """Prints what the library logs."""
+
+    def __init__(self, write: Callable[[str], object]) -> None:
+        super().__init__()
+        self._write = write
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record in one line."""
+        self._write(f"agentscripts: {escape(self.format(record))}\n")

@@ -1,0 +1,107 @@
+"""The threads that call the users' loggers."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import time
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from agentscripts._logs import LogBatch, LogLevel, ScriptLogger
+from agentscripts._native import Batch, Pool
+
+__all__ = ["Delivery"]
+
+_LEVELS: Final = (LogLevel.INFO, LogLevel.ERROR, LogLevel.WARN)
+
+
+class _Sink(NamedTuple):
+    logger: ScriptLogger
+    log_source_id: UUID
+    label: str
+
+
+class Delivery:
+    """A pool of threads that wait in the core, without the GIL, for runs that have lines.
+
+    The thread that takes a run sees to it that another one waits before it calls the logger, so
+    there is one more thread than there are loggers that take their time. Thread-safe.
+    """
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+        self.pool = Pool()
+        self._keys = itertools.count(1)
+        self._sinks: dict[int, _Sink] = {}
+        self._failed: set[int] = set()
+        self._lock = threading.Lock()  # guards _threads
+        self._threads: set[threading.Thread] = set()
+
+    def attach(self, logger: ScriptLogger, log_source_id: UUID, label: str) -> int:
+        """Return the key under which a run's lines go to this logger; pair with ``detach``."""
+        # Before the script starts: a thread that starts during it would cost a wait for the GIL.
+        if not self._threads:
+            self._start_thread()
+        key = next(self._keys)
+        self._sinks[key] = _Sink(logger, log_source_id, label)
+        return key
+
+    def detach(self, key: int) -> None:
+        """Forget a run: what it still has is dropped."""
+        self._sinks.pop(key, None)
+        self._failed.discard(key)
+
+    def is_own_thread(self) -> bool:
+        """Whether the caller is a logger."""
+        return threading.current_thread() in self._threads
+
+    def close(self, timeout: float | None) -> list[str]:
+        """End the threads; return the names of those that are stuck in a logger."""
+        self.pool.close()
+        with self._lock:
+            threads = set(self._threads)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        for thread in threads - {threading.current_thread()}:
+            thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
+        return sorted(thread.name for thread in threads if thread.is_alive())
+
+    def _start_thread(self) -> None:
+        thread = threading.Thread(target=self._serve, name="agentscripts-delivery", daemon=True)
+        with self._lock:
+            self._threads.add(thread)
+        try:
+            thread.start()
+        except RuntimeError:  # no thread left in the system: those that are there go on
+            with self._lock:
+                self._threads.discard(thread)
+            self._logger.warning("no further thread for log delivery can be started")
+
+    def _serve(self) -> None:
+        batch = Batch()
+        while self.pool.next(batch):
+            if batch.pointer.waiting == 0:
+                self._start_thread()
+            sink = self._sinks.get(batch.pointer.key)
+            if sink is not None:
+                self._call(sink, batch)
+                sink = None
+        with self._lock:
+            self._threads.discard(threading.current_thread())
+
+    def _call(self, sink: _Sink, batch: Batch) -> None:
+        head = batch.pointer
+        try:
+            if head.lines == 0:
+                sink.logger.flush()
+            else:
+                level = _LEVELS[head.stream]
+                lines = batch.lines()
+                sink.logger.send(LogBatch(sink.log_source_id, head.created / 1e9, level, lines))
+        except BaseException:
+            if head.key not in self._failed:
+                self._failed.add(head.key)
+                self._logger.exception(
+                    'logger of script "%s" failed; its further failures are not shown', sink.label
+                )

@@ -1,0 +1,185 @@
+"""Log files and directories: where they are, and how they are opened without being tricked."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import Final, NamedTuple, NoReturn, Protocol
+
+from agentscripts._model import Script
+
+__all__ = ["Filesystem", "LogTarget", "OSFilesystem", "log_path_for"]
+
+_OPEN_FLAGS: Final = (
+    os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW
+)
+_DIRECTORY_FLAGS: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+_LOG_MODE: Final = 0o600
+_NULL: Final = "/dev/null"
+_NULL_DEVICE: Final = os.makedev(1, 3)
+_STANDARD_STREAMS: Final = {"/dev/stdout": 1, "/dev/stderr": 2}
+_ADVICE: Final = "expected a regular file with one link; remove it or choose another log_path"
+_REFUSED: Final = {
+    stat.S_IFLNK: (errno.ELOOP, "is a symbolic link"),
+    stat.S_IFDIR: (errno.EISDIR, "is a directory"),
+    stat.S_IFIFO: (errno.EINVAL, "is a FIFO"),
+    stat.S_IFSOCK: (errno.EINVAL, "is a socket"),
+    stat.S_IFCHR: (errno.EINVAL, "is a character device"),
+    stat.S_IFBLK: (errno.EINVAL, "is a block device"),
+}
+
+
+class LogTarget(NamedTuple):
+    """An open log file; who gets it closes both descriptors.
+
+    fd: open for appending, close-on-exec.
+    dir_fd: the directory in which ``name`` may be renamed for rotation; ``None``: no rotation.
+    name: the file's name in that directory.
+    truncate: whether a run may empty it first; not so for devices and the host's own streams.
+    """
+
+    fd: int
+    dir_fd: int | None
+    name: str
+    truncate: bool = True
+
+
+class Filesystem(Protocol):
+    """Where logs and directories are made. Called from several threads at once."""
+
+    def make_dirs(self, path: Path, mode: int) -> None:
+        """Make a directory and its missing parents; one that exists is left as it is."""
+
+    def open_log(self, path: Path) -> LogTarget:
+        """Open a log file for appending and make it if need be; truncate nothing.
+
+        An ``OSError`` becomes the cause of a ``ScriptNotStartedError``.
+        """
+
+
+def log_path_for(script: Script, log_dir: Path) -> Path:
+    """Return the path of a script's log (L1); unknown variables and users stay as they are."""
+    text = script.log_path or f"coder-script-{script.log_source_id}.log"
+    return log_dir / os.path.expandvars(os.path.expanduser(text))
+
+
+class OSFilesystem:
+    """The real file system. Thread-safe; holds nothing."""
+
+    def make_dirs(self, path: Path, mode: int) -> None:
+        """Make a directory and its missing parents with exactly this mode, whatever the umask.
+
+        Raises ``NotADirectoryError`` when something else is in the way.
+        """
+        missing = []
+        while not os.path.isdir(path):
+            missing.append(path)
+            path = path.parent
+        for directory in reversed(missing):
+            try:
+                os.mkdir(directory, mode)
+            except FileExistsError:
+                if not os.path.isdir(directory):
+                    problem = "exists and is not a directory; remove it or choose another path"
+                    raise NotADirectoryError(errno.ENOTDIR, problem, str(directory)) from None
+            else:
+                _undo_umask(directory, mode)
+
+    def open_log(self, path: Path) -> LogTarget:
+        """Open a regular file with one link, ``/dev/null``, ``/dev/stdout`` or ``/dev/stderr``.
+
+        A missing file is made with mode 0600. Anything else raises ``OSError`` with a text that
+        says what is there; it stays untouched.
+        """
+        text = str(path)
+        if text in _STANDARD_STREAMS:
+            fd = _reopen_stream(_STANDARD_STREAMS[text], text)
+            return LogTarget(fd, None, text, truncate=False)
+        # The file is opened relative to the directory that a rotation uses, so both are the same
+        # even if someone moves the path's directories meanwhile.
+        dir_fd = os.open(path.parent, _DIRECTORY_FLAGS)
+        try:
+            target = _open_in(dir_fd, path)
+        except BaseException:
+            os.close(dir_fd)
+            raise
+        if target.dir_fd is None:
+            os.close(dir_fd)
+        return target
+
+
+def _undo_umask(directory: Path, mode: int) -> None:
+    """Give a directory that was just made the bits that the umask took."""
+    # Not by its name, which someone may have made a link to something else; and by /proc, since
+    # fchmod refuses O_PATH and without read permission nothing else opens it.
+    fd = os.open(directory, _DIRECTORY_FLAGS | os.O_NOFOLLOW)
+    try:
+        actual = stat.S_IMODE(os.fstat(fd).st_mode)
+        if actual & 0o777 != mode:
+            os.chmod(f"/proc/self/fd/{fd}", (actual & ~0o777) | mode)
+    finally:
+        os.close(fd)
+
+
+def _reopen_stream(number: int, text: str) -> int:
+    # A new open file description, so that O_NONBLOCK and O_APPEND do not change the host's own
+    # stream. It cannot be had for a socket, without /proc, or for another user's terminal.
+    flags = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+    try:
+        return os.open(f"/proc/self/fd/{number}", flags)
+    except OSError:
+        pass
+    try:
+        return os.dup(number)
+    except OSError as error:
+        raise OSError(
+            error.errno, f"descriptor {number} is closed, expected an open one", text
+        ) from None
+
+
+def _open_in(dir_fd: int, path: Path) -> LogTarget:
+    if not path.name:
+        _refuse(stat.S_IFDIR, path)
+    # Where /dev/null is missing, root would make a regular file of that name.
+    create = 0 if str(path) == _NULL else os.O_CREAT
+    try:
+        fd = os.open(path.name, _OPEN_FLAGS | create, _LOG_MODE, dir_fd=dir_fd)
+    except OSError as error:
+        _explain(error, dir_fd, path)
+    try:
+        null = _check(os.fstat(fd), path)
+    except BaseException:
+        os.close(fd)
+        raise
+    return LogTarget(fd, None if null else dir_fd, path.name, truncate=not null)
+
+
+def _check(status: os.stat_result, path: Path) -> bool:
+    """Refuse what is no place for a log; return whether it is ``/dev/null``."""
+    if stat.S_ISCHR(status.st_mode) and status.st_rdev == _NULL_DEVICE:
+        return True
+    if not stat.S_ISREG(status.st_mode):
+        _refuse(stat.S_IFMT(status.st_mode), path)
+    if status.st_nlink != 1:
+        # With a second name, another user could point the log at a file of this one's.
+        problem = f"has {status.st_nlink} hard links, {_ADVICE}"
+        raise OSError(errno.EMLINK, problem, str(path))
+    return False
+
+
+def _explain(error: OSError, dir_fd: int, path: Path) -> NoReturn:
+    """Raise what an open that failed has met: a link, or a FIFO without a reader (ENXIO)."""
+    try:
+        status = os.stat(path.name, dir_fd=dir_fd, follow_symlinks=False)
+    except OSError:
+        pass
+    else:
+        _check(status, path)
+    raise OSError(error.errno, os.strerror(error.errno or 0), str(path)) from None
+
+
+def _refuse(kind: int, path: Path) -> NoReturn:
+    number, what = _REFUSED[kind]
+    raise OSError(number, f"{what}, {_ADVICE}", str(path)) from None

@@ -1,0 +1,169 @@
+"""All that a run holds: acquired before its process starts, given back after its end."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from agentscripts._command import script_environment
+from agentscripts._context import Context
+from agentscripts._files import log_path_for
+from agentscripts._lifecycle import WaitGroup
+from agentscripts._logs import DISCARD
+from agentscripts._model import Script
+from agentscripts._native import LogFile, Outcome, Supervised, monotonic, nanoseconds
+from agentscripts._process import Child, spawn
+from agentscripts._writers import WRITERS
+
+__all__ = ["EXHAUSTED", "CallLimits", "Launch", "Started"]
+
+# Descriptors, processes or memory may be there again when another run has ended.
+EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM})
+
+
+class CallLimits:
+    """What the runs of one ``execute`` call share: deadline, cancel token, environment, reports."""
+
+    def __init__(self, timeout: float | None, cancel_fd: int, base: Mapping[str, str]) -> None:
+        self.timeout = timeout
+        self.deadline = _deadline(monotonic(), timeout)
+        self.cancel_fd = cancel_fd
+        self.base = base
+        self.reports = WaitGroup()
+
+    def for_script(self, began: int, timeout: float | None) -> tuple[int, str]:
+        """Return the deadline of a script, in monotonic nanoseconds, and what it stands for."""
+        own = _deadline(began, timeout)
+        if own < 0 or 0 <= self.deadline < own:
+            return self.deadline, f"the call took longer than {self.timeout} s"
+        return own, f"it ran longer than {timeout} s"
+
+    def left(self) -> float | None:
+        """Return how many seconds the call has; ``None`` is no limit."""
+        return None if self.deadline < 0 else max(0, self.deadline - monotonic()) / 1e9
+
+
+def _deadline(begin: int, timeout: float | None) -> int:
+    duration = nanoseconds(timeout)
+    return duration if duration < 0 else begin + duration
+
+
+class Started(NamedTuple):
+    """A run whose process is there."""
+
+    core: Supervised
+    child: Child
+    log: LogFile
+    began: int  # just before the process, in nanoseconds of the monotonic clock
+    began_at: float  # the same moment in seconds of the wall clock
+    limit: str  # what its deadline stands for, in words
+
+    def set_ended(self, outcome: Outcome) -> None:
+        """Tell ``Popen`` that its child was waited for, or its ``__del__`` would wait again."""
+        if outcome.reaped:
+            self.child.popen.returncode = outcome.exit_code or 0
+
+
+class Launch:
+    """What one run holds besides its process. One thread's."""
+
+    def __init__(self, context: Context, script: Script, run_id: str, limits: CallLimits) -> None:
+        self._context = context
+        self._script = script
+        self._run_id = run_id
+        self._limits = limits
+        self._log: LogFile | None = None
+        self._key: int | None = None
+        self._cleanup: tuple[Path, ...] = ()
+        self._cgroup: Path | None = None
+        self._cgroup_fd = -1
+        self.log_path = log_path_for(script, context.options.log_dir)
+
+    def start(self, *, permit: bool) -> Started:
+        """Start the process, ready to be supervised.
+
+        Raises ``OSError``, and what the user's parts raise; ``release`` is due in any case.
+        """
+        context, options, script = self._context, self._context.options, self._script
+        self._log = log = WRITERS.open(
+            options.filesystem,
+            self.log_path,
+            append=options.append_logs,
+            max_bytes=options.max_log_bytes,
+            backups=options.log_backups,
+            max_line=options.max_line,
+        )
+        data_dir = context.data_dir / str(script.log_source_id)
+        options.filesystem.make_dirs(data_dir, 0o700)
+        env = script_environment(
+            self._limits.base,
+            options.env,
+            script.env,
+            data_dir=data_dir,
+            bin_dir=context.script_bin_dir,
+            run_id=self._run_id,
+        )
+        command = options.command_factory.create_command(script, env)
+        self._cleanup = command.cleanup
+        self._join_cgroup()
+        core = self._make_core()
+        cwd = context.working_dir(command.cwd, env)
+        began_at, began = time.time(), monotonic()
+        child = spawn(command, cwd, stdin=context.stdin, cgroup=self._cgroup)
+        deadline, limit = self._limits.for_script(began, script.timeout)
+        core.prepare(
+            pid=child.popen.pid,
+            stdout_fd=child.stdout_fd,
+            stderr_fd=child.stderr_fd,
+            cancel_fd=self._limits.cancel_fd,
+            cgroup_fd=self._cgroup_fd,
+            stop_signal=options.stop_signal,
+            deadline=deadline,
+            wait_delay=options.wait_delay,
+            kill_delay=options.kill_delay,
+            run_id=self._run_id,
+            log=log,
+            census=context.census,
+            gate=context.gate if permit else None,
+        )
+        return Started(core, child, log, began, began_at, limit)
+
+    def _join_cgroup(self) -> None:
+        self._cgroup = self._context.make_cgroup(self._run_id)
+        if self._cgroup is not None:
+            self._cgroup_fd = os.open(self._cgroup, os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def _make_core(self) -> Supervised:
+        options, delivery = self._context.options, self._context.delivery
+        logger = options.get_script_logger(self._script.log_source_id)
+        pool = None
+        if logger is not DISCARD:
+            self._key = delivery.attach(logger, self._script.log_source_id, self._script.label)
+            pool = delivery.pool
+        return Supervised(
+            pool, self._key or 0, options.max_line, options.stall_timeout, options.flush_timeout
+        )
+
+    def release(self) -> None:
+        """Give everything back; may be called in any state, and again."""
+        if self._key is not None:
+            self._context.delivery.detach(self._key)
+            self._key = None
+        if self._log is not None:
+            WRITERS.close(self._log)
+            self._log = None
+        for path in self._cleanup:
+            with contextlib.suppress(OSError):
+                path.unlink()
+        self._cleanup = ()
+        if self._cgroup_fd >= 0:
+            os.close(self._cgroup_fd)
+            self._cgroup_fd = -1
+        if self._cgroup is not None:
+            self._context.remove_cgroup(self._cgroup)
+            self._cgroup = None

@@ -1,0 +1,49 @@
+"""Counting what runs, and the states of a runner."""
+
+from __future__ import annotations
+
+import threading
+from enum import Enum
+
+__all__ = ["State", "WaitGroup"]
+
+
+class State(Enum):
+    """The life of a runner::
+
+    state     init          execute           close
+    NEW       -> READY      NotInitialized    -> CLOSING
+    READY     Already…      runs              -> CLOSING
+    CLOSING   Closed        Closed            waits for the other close
+    CLOSED    Closed        Closed            returns
+    """
+
+    NEW = "new"
+    READY = "ready"
+    CLOSING = "closing"
+    CLOSED = "closed"
+
+
+class WaitGroup:
+    """A counter that can be waited for to become zero. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition(threading.Lock())
+        self._count = 0
+
+    def add(self) -> None:
+        """Count one more."""
+        with self._condition:
+            self._count += 1
+
+    def done(self) -> None:
+        """Count one less."""
+        with self._condition:
+            self._count -= 1
+            if self._count == 0:
+                self._condition.notify_all()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for zero, at most ``timeout`` seconds; return whether it is zero."""
+        with self._condition:
+            return self._condition.wait_for(lambda: self._count == 0, timeout)

@@ -1,0 +1,86 @@
+"""The Prometheus metrics (M1)."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from typing import TYPE_CHECKING, Final
+
+from agentscripts._model import RunStatus, Stage
+from agentscripts._result import RunResult
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+__all__ = ["Metrics", "NoMetrics", "metrics_of"]
+
+_NEVER_RAN: Final = frozenset({RunStatus.NOT_STARTED})
+
+
+class NoMetrics:
+    """What a runner without a registry counts: nothing."""
+
+    def started(self, stage: Stage) -> None:
+        """A process was started."""
+
+    def stopped(self, stage: Stage) -> None:
+        """A run whose process was started has ended."""
+
+    def completed(self, result: RunResult) -> None:
+        """A run has its result."""
+
+
+class Metrics(NoMetrics):
+    """The metrics of one registry; all runners on it add up. Thread-safe."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        from prometheus_client import Counter, Gauge, Histogram
+
+        self._executed = Counter(
+            "agent_scripts_executed", "Scripts that ended.", ["success"], registry=registry
+        )
+        self._duration = Histogram(
+            "agent_scripts_duration_seconds",
+            "How long scripts took.",
+            ["stage"],
+            registry=registry,
+            buckets=(0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 900, 3600),
+        )
+        self._running = Gauge(
+            "agent_scripts_running", "Scripts that run.", ["stage"], registry=registry
+        )
+        self._output = Counter(
+            "agent_scripts_output_bytes", "Bytes that scripts printed.", registry=registry
+        )
+        self._dropped = Counter(
+            "agent_scripts_log_lines_dropped",
+            "Lines that a logger was too slow to take.",
+            registry=registry,
+        )
+
+    def started(self, stage: Stage) -> None:
+        self._running.labels(stage.value).inc()
+
+    def stopped(self, stage: Stage) -> None:
+        self._running.labels(stage.value).dec()
+
+    def completed(self, result: RunResult) -> None:
+        self._executed.labels("true" if result.ok else "false").inc()
+        self._output.inc(result.output_bytes)
+        self._dropped.inc(result.lines_dropped)
+        if result.status not in _NEVER_RAN:
+            self._duration.labels(result.stage.value).observe(result.duration)
+
+
+_lock: Final = threading.Lock()  # guards _known
+_known: Final[weakref.WeakKeyDictionary[CollectorRegistry, Metrics]] = weakref.WeakKeyDictionary()
+
+
+def metrics_of(registry: CollectorRegistry | None) -> NoMetrics:
+    """Return the metrics of a registry, the same ones for each runner."""
+    if registry is None:
+        return NoMetrics()
+    with _lock:
+        if registry not in _known:
+            _known[registry] = Metrics(registry)
+        return _known[registry]

@@ -1,0 +1,290 @@
+"""The C core as Python objects: the only importer of ``agentscripts._core``.
+
+Memory is owned by ``ffi.gc``. Return codes become ``OSError`` in one place, ``_check``.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+from agentscripts._core import ffi, lib
+
+__all__ = [
+    "Batch",
+    "Census",
+    "Delivered",
+    "Gate",
+    "LogFile",
+    "Outcome",
+    "Pool",
+    "Supervised",
+    "make_pipes",
+    "monotonic",
+    "nanoseconds",
+    "signals_are_default",
+]
+
+_TAIL_BYTES: Final = 32768
+_LINE_BYTES: Final = 4096
+
+monotonic: Final[Callable[[], int]] = lib.as_monotonic
+RUNNING, STOPPING, DELIVERING = lib.AS_RUNNING, lib.AS_STOPPING, lib.AS_DELIVERING
+EXITED, TIMED_OUT = lib.AS_EXITED, lib.AS_TIMED_OUT
+CANCELLED, PIPES_OPEN = lib.AS_CANCELLED, lib.AS_PIPES_OPEN
+
+
+def nanoseconds(seconds: float | None) -> int:
+    """Return a duration for the core; ``None`` is no limit, and so is more than 292 years."""
+    if seconds is None or seconds > 9e9:
+        return lib.AS_FOREVER
+    return int(seconds * 1e9)
+
+
+def _check(code: int) -> int:
+    if code < 0:
+        raise OSError(-code, os.strerror(-code))
+    return code
+
+
+def _made(pointer: Any, free: Callable[[Any], None], error: int) -> Any:
+    if not pointer:
+        raise OSError(error, os.strerror(error))
+    return ffi.gc(pointer, free)
+
+
+def make_pipes() -> list[int]:
+    """Return stdout's read and write end and stderr's; the read ends do not block."""
+    ends = ffi.new("int[4]")
+    _check(lib.as_pipes(ends))
+    return list(ends)
+
+
+def signals_are_default() -> bool:
+    """Whether a child inherits default dispositions and an empty mask, as ``Popen`` starts it."""
+    return bool(lib.as_signals_are_default())
+
+
+class LogFile:
+    """The one writer of a log file; thread-safe. Takes both descriptors over."""
+
+    def __init__(
+        self, fd: int, dir_fd: int | None, name: str, max_bytes: int | None, backups: int, line: int
+    ) -> None:
+        limit = lib.AS_FOREVER if max_bytes is None else max_bytes
+        directory = -1 if dir_fd is None else dir_fd
+        log = lib.as_logfile_new(fd, directory, os.fsencode(name), limit, backups, line)
+        self.pointer = _made(log, lib.as_logfile_free, errno.ENOMEM)
+
+    def identity(self) -> tuple[int, int]:
+        """Return device and inode of the file that is written now."""
+        out = ffi.new("uint64_t[2]")
+        lib.as_logfile_identity(self.pointer, out, out + 1)
+        return out[0], out[1]
+
+    def truncate(self) -> None:
+        """Empty a regular file. Raises ``OSError``."""
+        _check(lib.as_logfile_truncate(self.pointer))
+
+    def close(self) -> None:
+        """Close the descriptors; nothing may use the writer any more."""
+        ffi.release(self.pointer)
+
+
+class Gate:
+    """Permits for scripts that are starting; thread-safe."""
+
+    def __init__(self, permits: int) -> None:
+        self.pointer = _made(lib.as_gate_new(permits), lib.as_gate_free, errno.ENOMEM)
+
+    def acquire(self, timeout: float) -> bool:
+        """Take a permit; ``False`` after ``timeout`` seconds, or when a signal came."""
+        return lib.as_gate_acquire(self.pointer, nanoseconds(timeout)) == 0
+
+    def release(self) -> None:
+        """Give a permit back."""
+        lib.as_gate_release(self.pointer)
+
+
+class Census:
+    """The machine's processes; thread-safe. Raises ``OSError`` where there is no ``/proc``."""
+
+    def __init__(self) -> None:
+        census = lib.as_census_new()
+        self.pointer = _made(census, lib.as_census_free, ffi.errno)
+
+    def find_child(self, run_id: str) -> int | None:
+        """Return the pid of this process's child with that run id."""
+        return _check(lib.as_census_find_child(self.pointer, run_id.encode())) or None
+
+    def close(self) -> None:
+        """Close its descriptor; nothing may use it any more."""
+        ffi.release(self.pointer)
+
+
+class Batch:
+    """What a thread of the pool holds: some lines of one run, or the call to flush (no lines)."""
+
+    def __init__(self) -> None:
+        self.pointer = ffi.new("as_batch *")
+
+    def lines(self) -> list[str]:
+        """Return the lines as text."""
+        batch = self.pointer
+        text = str(ffi.buffer(batch.text, batch.size), "utf-8", "replace")
+        if batch.has_nul:
+            text = text.replace("\0", "\ufffd")
+        return text.split("\n")
+
+
+class Pool:
+    """Where threads wait for lines; thread-safe."""
+
+    def __init__(self) -> None:
+        self.pointer = _made(lib.as_pool_new(), lib.as_pool_free, errno.ENOMEM)
+
+    def next(self, batch: Batch) -> bool:
+        """End the batch that is held and wait for another one; ``False``: the thread may end."""
+        return lib.as_pool_next(self.pointer, batch.pointer) == 0
+
+    def close(self) -> None:
+        """Let all threads end once nothing is left to deliver."""
+        lib.as_pool_close(self.pointer)
+
+
+class Outcome(NamedTuple):
+    """How a supervised child ended; ``as_outcome`` of the header, with ``None`` for the unknown."""
+
+    status: int
+    exit_code: int | None
+    reaped: bool
+    log_error: OSError | None
+    kept_permit: bool
+    ended: int
+    output_bytes: int
+    cpu_seconds: float | None
+    max_rss: int | None
+    survivors: tuple[int, ...]
+
+
+class Delivered(NamedTuple):
+    """What became of a run's lines; ``as_delivery`` of the header."""
+
+    lines: int
+    dropped: int
+    gave_up: bool
+
+
+class Supervised:
+    """One run in the core.
+
+    ``supervise``, ``note``, ``finish`` and ``wait`` belong to one thread; the other methods may be
+    called from any. The first and the last of those block, and are called again, with the same
+    arguments, when a signal handler raised out of them.
+    """
+
+    def __init__(
+        self, pool: Pool | None, key: int, max_line: int, stall: float | None, flush: float | None
+    ) -> None:
+        limits = ffi.new("as_limits *", (key, max_line, nanoseconds(stall), nanoseconds(flush)))
+        run = lib.as_run_new(pool.pointer if pool else ffi.NULL, limits)
+        self._run = _made(run, lib.as_run_free, ffi.errno)
+        self._pool = pool  # outlives the run
+        self._job: Any = None
+        self._kept: tuple[object, ...] = ()
+
+    def prepare(
+        self,
+        *,
+        pid: int,
+        stdout_fd: int,
+        stderr_fd: int,
+        cancel_fd: int,
+        cgroup_fd: int,
+        stop_signal: int,
+        deadline: int,
+        wait_delay: float | None,
+        kill_delay: float | None,
+        run_id: str,
+        log: LogFile,
+        census: Census,
+        gate: Gate | None,
+    ) -> None:
+        """Say what to supervise; from here on the pipes' read ends belong to the core."""
+        text = ffi.new("char[]", run_id.encode())
+        self._kept = (text, log, census, gate)
+        self._job = ffi.new("as_job *")
+        job = self._job
+        job.pid, job.stdout_fd, job.stderr_fd = pid, stdout_fd, stderr_fd
+        job.cancel_fd, job.cgroup_fd, job.stop_signal = cancel_fd, cgroup_fd, stop_signal
+        job.deadline = deadline
+        job.wait_delay, job.kill_delay = nanoseconds(wait_delay), nanoseconds(kill_delay)
+        job.run_id, job.log, job.census = text, log.pointer, census.pointer
+        job.gate = gate.pointer if gate else ffi.NULL
+
+    def supervise(self) -> Outcome:
+        """Block until the child, its tree and its output have ended. Raises ``OSError``."""
+        out = ffi.new("as_outcome *")
+        while _check(lib.as_run_supervise(self._run, self._job, out)) == lib.AS_INTERRUPTED:
+            pass  # here Python runs its signal handlers
+        known = bool(out.exit_known)
+        usage = known and out.max_rss > 0
+        return Outcome(
+            out.status,
+            out.exit_code if known else None,
+            bool(out.reaped),
+            OSError(out.log_errno, os.strerror(out.log_errno)) if out.log_errno else None,
+            bool(out.kept_permit),
+            out.ended,
+            out.output_bytes,
+            out.cpu_ns / 1e9 if usage else None,
+            out.max_rss if usage else None,
+            tuple(out.survivors[0 : out.survivor_count]) if out.survivor_count else (),
+        )
+
+    def note(self, log: LogFile, text: str) -> None:
+        """Write a line of the library's own to the log file and to the logger, if they can."""
+        data = text.encode("utf-8", "replace") + b"\n"
+        lib.as_run_note(self._run, log.pointer, data, len(data))
+
+    def finish(self) -> None:
+        """Close the pipes and let the last lines go."""
+        lib.as_run_finish(self._run)
+
+    def wait(self) -> Delivered:
+        """Block until all lines are delivered, or the logger is given up."""
+        out = ffi.new("as_delivery *")
+        while lib.as_run_wait(self._run, out) == lib.AS_INTERRUPTED:
+            pass
+        return Delivered(out.lines, out.dropped, bool(out.gave_up))
+
+    def close(self) -> None:
+        """Give it back; nothing may use it any more."""
+        ffi.release(self._run)
+
+    def cancel(self, *, kill: bool) -> None:
+        """Stop the script, or kill it at once."""
+        lib.as_run_cancel(self._run, lib.AS_CANCEL_KILL if kill else lib.AS_CANCEL_STOP)
+
+    def snapshot(self) -> tuple[int, str]:
+        """Return the state (``RUNNING`` …) and the last line."""
+        line = ffi.new("char[]", _LINE_BYTES)
+        length = ffi.new("size_t *")
+        state = lib.as_run_snapshot(self._run, line, _LINE_BYTES, length)
+        lines = _text_lines(ffi.buffer(line, length[0])[:])
+        return state, lines[-1] if lines else ""
+
+    def tail(self) -> tuple[str, ...]:
+        """Return the last lines, 20 and 32 KiB at most."""
+        text = ffi.new("char[]", _TAIL_BYTES)
+        length = lib.as_run_tail(self._run, text, _TAIL_BYTES)
+        return _text_lines(ffi.buffer(text, length)[:])
+
+
+def _text_lines(data: bytes) -> tuple[str, ...]:
+    if not data:
+        return ()
+    text = data.decode("utf-8", "replace").replace("\0", "\ufffd")
+    return tuple(line.removesuffix("\r") for line in text.removesuffix("\n").split("\n"))

@@ -1,0 +1,60 @@
+"""From what happened to a child to what the user is told. Pure."""
+
+from __future__ import annotations
+
+import signal
+
+from agentscripts import _native
+from agentscripts._model import RunStatus
+from agentscripts._native import Outcome
+
+__all__ = ["exit_text", "pipes_note", "status_and_reason"]
+
+
+def exit_text(code: int | None) -> str:
+    """Return ``exit status 3`` or ``killed by signal 9 (SIGKILL)``."""
+    if code is None:
+        return "exit status unknown (another part of the program took it)"
+    if code >= 0:
+        return f"exit status {code}"
+    try:
+        return f"killed by signal {-code} ({signal.Signals(-code).name})"
+    except ValueError:
+        return f"killed by signal {-code}"
+
+
+def status_and_reason(
+    outcome: Outcome, *, limit: str, wait_delay: float | None, processes: str
+) -> tuple[RunStatus, str]:
+    """Return how the run ended, and why it did not succeed (``""`` if it did).
+
+    limit: which limit a timeout reached, in words.
+    processes: who survived, or else holds the pipes, in words.
+    """
+    how = exit_text(outcome.exit_code)
+    left = f"; could not be killed: {processes}" if outcome.survivors else ""
+    if outcome.status == _native.TIMED_OUT:
+        return RunStatus.TIMED_OUT, f"timed out: {limit} ({how}){left}"
+    if outcome.status == _native.CANCELLED:
+        return RunStatus.CANCELLED, f"cancelled ({how}){left}"
+    if outcome.status == _native.PIPES_OPEN:
+        return RunStatus.PIPES_OPEN, pipes_reason(how, wait_delay, processes)
+    if outcome.exit_code == 0:
+        return RunStatus.SUCCEEDED, ""
+    return RunStatus.FAILED, how
+
+
+def pipes_reason(how: str, wait_delay: float | None, holders: str) -> str:
+    """Return the reason of a run whose output pipes stayed open."""
+    waited = "" if wait_delay is None else f" within {wait_delay:g} s"
+    return f"{how}, but its output pipes were not closed{waited} by {holders or 'a process'}"
+
+
+def pipes_note(wait_delay: float | None, holders: str) -> str:
+    """Return what the script's log says of it."""
+    after = "" if wait_delay is None else f" {wait_delay:g} s after the script's exit"
+    return (
+        f"agentscripts: output pipes still open{after}, held by {holders or 'an unknown process'}: "
+        "they are closed now, and its next write there gets SIGPIPE. "
+        "To leave a process running, redirect its output: command >/dev/null 2>&1 &"
+    )

@@ -1,0 +1,85 @@
+"""How one run of a script ended."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+from agentscripts._model import RunStatus, Script, Stage
+from agentscripts.errors import (
+    OutputPipesOpenError,
+    ScriptCancelledError,
+    ScriptError,
+    ScriptExitError,
+    ScriptNotStartedError,
+    ScriptTimeoutError,
+)
+
+__all__ = ["RunResult"]
+
+_ERRORS: Final[Mapping[RunStatus, type[ScriptError]]] = {
+    RunStatus.FAILED: ScriptExitError,
+    RunStatus.TIMED_OUT: ScriptTimeoutError,
+    RunStatus.CANCELLED: ScriptCancelledError,
+    RunStatus.PIPES_OPEN: OutputPipesOpenError,
+    RunStatus.NOT_STARTED: ScriptNotStartedError,
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """How one run ended, and what it used. Pickles.
+
+    exit_code: ``-N`` for death by signal N; ``None`` when it never ran or the code is unknown.
+    reason: why the run did not succeed, in words (``exit status 3``); ``""`` when it did.
+    started_at, ended_at: in UTC; ``duration`` is in seconds of the monotonic clock.
+    output_bytes, lines: what the script wrote to stdout and stderr together.
+    lines_dropped: those of the lines that the logger was too slow to take.
+    log_path: the log file; ``None`` when there is none. It holds every byte of the output.
+    log_error: the first failure to write it; ``None`` when the file is complete.
+    survivors: pids of processes of the run that could not be killed.
+    tail: the last lines of the output, 20 at most.
+    cpu_seconds, max_rss: CPU time in seconds, and the largest resident set in bytes, of the
+        script's process and the children that it waited for; ``None`` when unknown.
+    cause: why the script was not started; ``None`` when it was.
+
+    The two exceptions take no part in comparison.
+    """
+
+    run_id: str
+    script: Script
+    stage: Stage
+    status: RunStatus
+    started_at: datetime
+    ended_at: datetime
+    duration: float
+    exit_code: int | None = None
+    reason: str = ""
+    output_bytes: int = 0
+    lines: int = 0
+    lines_dropped: int = 0
+    log_path: Path | None = None
+    log_error: OSError | None = dataclasses.field(default=None, compare=False)
+    survivors: tuple[int, ...] = ()
+    tail: tuple[str, ...] = dataclasses.field(default=(), repr=False)
+    cpu_seconds: float | None = None
+    max_rss: int | None = None
+    cause: Exception | None = dataclasses.field(default=None, compare=False)
+
+    @property
+    def ok(self) -> bool:
+        """Whether the run succeeded."""
+        return self.status is RunStatus.SUCCEEDED
+
+    @cached_property
+    def error(self) -> ScriptError | None:
+        """The run's failure as an exception, always the same one; ``None`` when it succeeded."""
+        return None if self.ok else _ERRORS[self.status](self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The error holds this result; it is made again where it is asked for.
+        return {name: value for name, value in self.__dict__.items() if name != "error"}

@@ -1,0 +1,369 @@
+"""The runner: wiring only."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
+
+from agentscripts._cancel import CancelToken
+from agentscripts._context import Context
+from agentscripts._dispatch import Dispatch, Slots
+from agentscripts._execution import Execution
+from agentscripts._launch import CallLimits
+from agentscripts._lifecycle import State, WaitGroup
+from agentscripts._metrics import metrics_of
+from agentscripts._model import Run, Script, Stage
+from agentscripts._options import Options
+from agentscripts._process import command_line
+from agentscripts._reports import Reports
+from agentscripts._result import RunResult
+from agentscripts._validation import check_duration, validate_scripts
+from agentscripts.errors import (
+    AlreadyInitializedError,
+    ExecuteError,
+    NotInitializedError,
+    RunnerClosedError,
+)
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+__all__ = ["Runner", "Select"]
+
+Select = Stage | Callable[[Script], bool] | None
+
+_REMIND: Final = 10.0  # seconds after which close says what it waits for
+_EXIT_GRACE: Final = 1.0  # seconds that scripts have when the process ends without close
+
+
+class Runner:
+    """Runs scripts. All methods are thread-safe; a context manager that closes at its end.
+
+    In a child made by ``os.fork`` every method raises ``RunnerClosedError``, but for ``close``,
+    which does nothing there.
+    """
+
+    def __init__(self, options: Options | None = None) -> None:
+        self._options = options or Options()
+        self._pid = os.getpid()
+        self._lock = threading.Condition(threading.Lock())  # guards all below
+        self._state = State.NEW
+        self._closer: threading.Thread | None = None
+        self._context: Context | None = None
+        self._registry: CollectorRegistry | None = None
+        self._calls = WaitGroup()
+        self._dispatches: dict[Dispatch, Sequence[Execution]] = {}
+        self._slots = Slots(self._options.max_parallel)
+        _open_runners.add(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def data_dir(self) -> Path:
+        """Where the scripts' data directories are: ``data_dir_base/coder-script-data``."""
+        return self._options.data_dir_base / "coder-script-data"
+
+    @property
+    def script_bin_dir(self) -> Path:
+        """The directory that is first on each script's ``PATH``."""
+        return self.data_dir / "bin"
+
+    @property
+    def scripts(self) -> tuple[Script, ...]:
+        """The scripts given to ``init``, in order; empty before."""
+        return self._context.scripts if self._context else ()
+
+    def init(
+        self,
+        scripts: Iterable[Script],
+        *,
+        on_complete: Callable[[RunResult], object] | None = None,
+    ) -> None:
+        """Say which scripts there are. Works once; after an error it may be tried again.
+
+        on_complete: called with each run's result, in a thread of its own, one after the other.
+
+        Raises ``AlreadyInitializedError``, ``InvalidScriptError``, ``RunnerClosedError``, or
+        ``OSError`` when the directories cannot be made.
+        """
+        checked = validate_scripts(scripts)
+        with self._lock:
+            self._check_open()
+            if self._state is State.READY:
+                raise AlreadyInitializedError("this runner has its scripts; make another Runner")
+            self._options.filesystem.make_dirs(self.script_bin_dir, 0o700)
+            reports = Reports(on_complete, self._options.logger) if on_complete else None
+            try:
+                context = Context(self._options, checked, reports)
+            except BaseException:
+                if reports:
+                    reports.close(None)
+                raise
+            context.metrics = metrics_of(self._registry)
+            self._context = context
+            self._state = State.READY
+
+    def execute(
+        self,
+        select: Select = None,
+        *,
+        cancel: CancelToken | None = None,
+        timeout: float | None = None,
+        check: bool = True,
+    ) -> list[RunResult]:
+        """Run scripts side by side; return their results, in script order, when all have ended.
+
+        select: a stage, a predicate, or ``None`` for all scripts.
+        cancel: ends the call's scripts when it is cancelled.
+        timeout: seconds for the whole call; what still runs then is timed out. Default: no limit.
+        check: whether to raise ``ExecuteError`` when a script did not succeed.
+
+        What a signal handler raises meanwhile (``KeyboardInterrupt``) cancels the scripts, and is
+        raised when they have ended; a second one kills them at once.
+
+        Raises ``ExecuteError``, ``NotInitializedError``, ``RunnerClosedError``; ``ValueError`` or
+        ``TypeError`` for a bad argument.
+        """
+        stage = _stage_of(select)
+        _check_timeout("execute", timeout)
+        context = self._begin_call()
+        try:
+            results = self._run(context, select, stage, cancel, timeout)
+        finally:
+            self._calls.done()
+        failures = [error for result in results if (error := result.error) is not None]
+        if failures and check:
+            raise ExecuteError(failures, results)
+        return results
+
+    def runs(self) -> list[Run]:
+        """Return what runs or waits now. Raises ``RunnerClosedError`` in a forked child."""
+        self._check_process()
+        return [execution.snapshot() for execution in self._unfinished()]
+
+    def cancel(self, run_id: str) -> bool:
+        """Cancel one run; return whether it had not ended yet. Returns before it ends."""
+        self._check_process()
+        for execution in self._unfinished():
+            if execution.run_id == run_id:
+                execution.cancel()
+                return True
+        return False
+
+    def register_metrics(self, registry: CollectorRegistry | None) -> None:
+        """Count in this registry from now on; ``None`` changes nothing.
+
+        Several runners may use one registry: they add up.
+        """
+        with self._lock:
+            self._check_open()
+            if registry is not None:
+                self._registry = registry
+                if self._context:
+                    self._context.metrics = metrics_of(registry)
+
+    def close(self, timeout: float | None = None) -> None:
+        """Wait for running ``execute`` calls, then end all threads and close all descriptors.
+
+        timeout: seconds after which what still runs is cancelled. Default: never.
+
+        May be called again and from several threads: all of them return when all is done. Called
+        by a logger or by ``on_complete`` it starts to close and returns. Says every 10 s what it
+        waits for. A thread that is stuck in the user's code is named in a warning, and left.
+        """
+        _check_timeout("close", timeout)
+        if os.getpid() != self._pid:
+            return
+        if self._is_callback():
+            threading.Thread(
+                target=self.close, args=(timeout,), name="agentscripts-close", daemon=True
+            ).start()
+            return
+        with self._lock:
+            if self._state is not State.CLOSED:
+                self._state = State.CLOSING
+        deadline = None if timeout is None else time.monotonic() + timeout
+        self._wait_for_calls(deadline)
+        self._close_once()
+
+    # ---- calls ----
+
+    def _begin_call(self) -> Context:
+        with self._lock:
+            self._check_open()
+            if self._context is None:
+                raise NotInitializedError("call init(scripts) before execute")
+            self._calls.add()
+            return self._context
+
+    def _run(
+        self,
+        context: Context,
+        select: Select,
+        stage: Stage,
+        cancel: CancelToken | None,
+        timeout: float | None,
+    ) -> list[RunResult]:
+        chosen = [script for script in context.scripts if _selects(select, script)]
+        if not chosen:
+            return []
+        limits = CallLimits(timeout, cancel.fileno() if cancel else -1, context.environment())
+        executions = [Execution(context, script, stage, limits) for script in chosen]
+        slots = Slots(None) if stage is Stage.STOP else self._slots
+        dispatch = Dispatch(context, executions, limits, cancel, slots)
+        with self._lock:
+            self._dispatches[dispatch] = executions
+        try:
+            dispatch.run()
+        finally:
+            with self._lock:
+                del self._dispatches[dispatch]
+        own = context.reports is not None and context.reports.is_own_thread()
+        if not own and not limits.reports.wait(self._options.flush_timeout):
+            self._options.logger.warning("on_complete is too slow: execute waits no longer")
+        return [execution.result for execution in executions if execution.result is not None]
+
+    def _unfinished(self) -> list[Execution]:
+        with self._lock:
+            groups = list(self._dispatches.values())
+        return [one for group in groups for one in group if one.result is None]
+
+    def _check_open(self) -> None:
+        self._check_process()
+        if self._state in (State.CLOSING, State.CLOSED):
+            raise RunnerClosedError("this runner is closed; make another Runner")
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:
+            raise RunnerClosedError(
+                "this runner belongs to the parent process; make another Runner"
+            )
+
+    # ---- closing ----
+
+    def _is_callback(self) -> bool:
+        context = self._context
+        if context is None:
+            return False
+        in_report = context.reports is not None and context.reports.is_own_thread()
+        return in_report or context.delivery.is_own_thread()
+
+    def _wait_for_calls(self, deadline: float | None) -> None:
+        while not self._calls.wait(_until(deadline, _REMIND)):
+            if deadline is not None and time.monotonic() >= deadline:
+                self._cancel_all()
+                deadline = None
+            else:
+                self._remind()
+
+    def _cancel_all(self, *, kill: bool = False) -> None:
+        with self._lock:
+            dispatches = list(self._dispatches)
+        for dispatch in dispatches:
+            dispatch.cancel(kill=kill)
+
+    def _remind(self) -> None:
+        for run in self.runs():
+            self._options.logger.info(
+                'close waits for script "%s" (%s): %s',
+                run.script.label,
+                run.state.value,
+                f"{command_line(run.pid)} (pid {run.pid})" if run.pid else "no process yet",
+            )
+
+    def _close_once(self) -> None:
+        """Close the context in one thread; the others wait for that."""
+        with self._lock:
+            while self._closer is not None and self._state is not State.CLOSED:
+                self._lock.wait()
+            if self._state is State.CLOSED:
+                return
+            self._closer = threading.current_thread()
+        try:
+            stuck = self._context.close(self._options.flush_timeout) if self._context else []
+        finally:
+            with self._lock:
+                self._closer = None
+                self._state = State.CLOSED
+                self._lock.notify_all()
+        _open_runners.discard(self)
+        if stuck:
+            self._options.logger.warning(
+                "closed, but these threads are still in a logger or in on_complete: %s",
+                ", ".join(stuck),
+            )
+
+    def _end_with_process(self) -> None:
+        """The process ends without close: leave no script behind."""
+        if os.getpid() != self._pid:
+            return
+        with self._lock:
+            self._state = State.CLOSED
+        self._cancel_all()
+        if not self._calls.wait(_EXIT_GRACE):
+            self._cancel_all(kill=True)
+            self._calls.wait(2 * _EXIT_GRACE)
+
+
+def _stage_of(select: object) -> Stage:
+    if isinstance(select, Stage):
+        if select is Stage.MANUAL:
+            raise ValueError(
+                "select is Stage.MANUAL, expected another stage, a callable, or None for all"
+            )
+        return select
+    if select is not None and not callable(select):
+        raise TypeError(f"select is {select!r}, expected a Stage, a callable, or None for all")
+    return Stage.MANUAL
+
+
+def _selects(select: Select, script: Script) -> bool:
+    match select:
+        case None:
+            return True
+        case Stage.START:
+            return script.run_on_start
+        case Stage.STOP:
+            return script.run_on_stop
+        case _:
+            return bool(select(script))  # type: ignore[operator]
+
+
+def _check_timeout(call: str, timeout: object) -> None:
+    try:
+        check_duration(timeout)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{call}: timeout {error}") from None
+
+
+def _until(deadline: float | None, at_most: float) -> float:
+    return at_most if deadline is None else max(0.0, min(at_most, deadline - time.monotonic()))
+
+
+_open_runners: Final[weakref.WeakSet[Runner]] = weakref.WeakSet()
+
+
+def _at_exit() -> None:
+    for runner in list(_open_runners):
+        with contextlib.suppress(Exception):
+            runner._end_with_process()
+
+
+# atexit's hooks come after the wait for threads that are no daemons: one in execute would hang.
+threading._register_atexit(_at_exit)  # type: ignore[attr-defined]

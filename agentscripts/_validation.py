@@ -1,0 +1,148 @@
+"""What a value must be to be usable. The checks raise ``TypeError`` or ``ValueError`` with a text
+that goes after the field's name: ``is -1, expected ...``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+from uuid import UUID
+
+from agentscripts._model import Script
+from agentscripts.errors import InvalidScriptError
+
+__all__ = [
+    "check_bool",
+    "check_duration",
+    "check_environment",
+    "check_integer",
+    "check_text",
+    "validate_scripts",
+]
+
+
+def check_text(value: object, *, secret: bool = False) -> None:
+    """Refuse what cannot be an argument, a path or a variable; a secret is not quoted."""
+    if not isinstance(value, str):
+        raise TypeError(f"is of type {type(value).__name__}, expected str")
+    shown = "" if secret else f"is {value!r} and "
+    if "\0" in value:
+        raise ValueError(f"{shown}has a NUL at index {value.index(chr(0))}, expected none")
+    try:
+        value.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{shown}has a lone surrogate at index {error.start}, expected Unicode text"
+        ) from None
+
+
+def check_duration(value: object) -> None:
+    """Refuse all but ``None`` and a finite number of seconds that is not negative."""
+    expected = "expected a finite number of seconds >= 0, or None"
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"is {value!r}, {expected}")
+    try:
+        usable = math.isfinite(value) and value >= 0
+    except OverflowError:
+        raise ValueError(f"is an integer beyond the range of float, {expected}") from None
+    if not usable:
+        raise ValueError(f"is {value!r}, {expected}")
+
+
+def check_integer(value: object, low: int, high: int | None = None, *, none: bool = False) -> None:
+    """Refuse all but an integer from ``low`` to ``high``, and ``None`` where that is allowed."""
+    if value is None and none:
+        return
+    expected = f"an integer >= {low}" if high is None else f"an integer from {low} to {high}"
+    text = f"is {value!r}, expected {expected}{', or None' if none else ''}"
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(text)
+    if value < low or (high is not None and value > high):
+        raise ValueError(text)
+
+
+def check_bool(value: object) -> None:
+    """Refuse all but ``True`` and ``False``."""
+    if not isinstance(value, bool):
+        raise TypeError(f"is {value!r}, expected True or False")
+
+
+def check_environment(value: object) -> None:
+    """Refuse what cannot be an environment; the text names variables, never their values."""
+    if not isinstance(value, Mapping):
+        raise TypeError(f"is of type {type(value).__name__}, expected a mapping of str to str")
+    for name, content in value.items():
+        if not isinstance(name, str):
+            raise TypeError(f"has the name {name!r}, expected str")
+        if not name or "=" in name:
+            raise ValueError(f"has the name {name!r}, expected one that is not empty, without '='")
+        for text, what in (name, "name"), (content, "value"):
+            try:
+                check_text(text, secret=True)
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"has the variable {name!r} whose {what} {error}") from None
+
+
+def validate_scripts(scripts: Iterable[Script]) -> tuple[Script, ...]:
+    """Return the scripts when all of them can be run together.
+
+    Raises ``InvalidScriptError`` for the first field that is not usable.
+    """
+    checked = tuple(scripts)
+    names: set[str] = set()
+    ids: dict[UUID, str] = {}
+    for position, script in enumerate(checked):
+        if not isinstance(script, Script):
+            problem = f"is of type {type(script).__name__}, expected Script"
+            raise InvalidScriptError(f"#{position}", "item", problem)
+        _validate_fields(script)
+        if script.name in names:
+            problem = f"is {script.name!r} and used by another script, expected a unique one"
+            raise InvalidScriptError(script.label, "name", problem)
+        if script.id in ids:
+            problem = f"is {script.id} and used by script {ids[script.id]!r}, expected a unique one"
+            raise InvalidScriptError(script.label, "id", problem)
+        if script.name:
+            names.add(script.name)
+        ids[script.id] = script.label
+    return checked
+
+
+def _validate_fields(script: Script) -> None:
+    for field, check in _SCRIPT_CHECKS.items():
+        try:
+            check(getattr(script, field))
+        except (TypeError, ValueError) as error:
+            raise InvalidScriptError(script.label, field, str(error)) from None
+
+
+def _check_script(value: object) -> None:
+    check_text(value, secret=True)
+    if isinstance(value, str) and not value.strip():
+        raise ValueError("is empty or blank, expected a command")
+
+
+def _check_name(value: object) -> None:
+    check_text(value)
+    if isinstance(value, str) and any("\ud800" <= char <= "\udfff" for char in value):
+        raise ValueError(f"is {value!r} and has a lone surrogate, expected Unicode text")
+
+
+def _check_uuid(value: object) -> None:
+    if not isinstance(value, UUID):
+        raise TypeError(f"is {value!r}, expected a UUID")
+
+
+_SCRIPT_CHECKS: Final[Mapping[str, Callable[[object], None]]] = {
+    "name": _check_name,
+    "script": _check_script,
+    "log_source_id": _check_uuid,
+    "id": _check_uuid,
+    "timeout": check_duration,
+    "log_path": check_text,
+    "run_on_start": check_bool,
+    "run_on_stop": check_bool,
+    "env": check_environment,
+}

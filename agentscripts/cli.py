@@ -1,0 +1,24 @@
+"""The ``agentscripts`` command; it needs the extra ``cli``."""
+
+from __future__ import annotations
+
+import sys
+from typing import Final
+
+__all__ = ["main"]
+
+_EXTRA: Final = frozenset({"click", "pydantic", "pydantic_core"})
+
+
+def main() -> None:
+    """Run the command line of this process; ends it by ``SystemExit``."""
+    try:
+        from agentscripts._commands import commands
+    except ModuleNotFoundError as error:
+        if error.name not in _EXTRA:
+            raise
+        print("agentscripts: first do: pip install 'agentscripts[cli]'", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    commands(prog_name="agentscripts")

@@ -1,0 +1,170 @@
+"""Every error that this library raises on purpose.
+
+::
+
+    AgentScriptsError(Exception)
+    ├── AlreadyInitializedError
+    ├── NotInitializedError
+    ├── RunnerClosedError
+    ├── InvalidScriptError(ValueError)        names the script and the field
+    ├── ExecuteError(ExceptionGroup)          .exceptions: ScriptErrors; .results: all results
+    └── ScriptError                           .result; 'run agent script "<name or id>": <why>'
+        ├── ScriptNotStartedError             .__cause__ is the OSError
+        ├── ScriptExitError                   a non-zero exit code, or death by a signal
+        ├── ScriptTimeoutError(TimeoutError)
+        ├── ScriptCancelledError
+        └── OutputPipesOpenError
+
+All of them pickle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from agentscripts._result import RunResult
+
+__all__ = [
+    "AgentScriptsError",
+    "AlreadyInitializedError",
+    "ExecuteError",
+    "InvalidScriptError",
+    "NotInitializedError",
+    "OutputPipesOpenError",
+    "RunnerClosedError",
+    "ScriptCancelledError",
+    "ScriptError",
+    "ScriptExitError",
+    "ScriptNotStartedError",
+    "ScriptTimeoutError",
+]
+
+
+class AgentScriptsError(Exception):
+    """The base of all errors of this library; never raised itself."""
+
+
+class AlreadyInitializedError(AgentScriptsError):
+    """The caller called ``Runner.init`` again after it had worked.
+
+    Not raised after an ``init`` that failed: that one may be tried again.
+    """
+
+
+class NotInitializedError(AgentScriptsError):
+    """The caller used the runner before ``Runner.init``."""
+
+
+class RunnerClosedError(AgentScriptsError):
+    """The caller used the runner after ``Runner.close``, or in a forked child.
+
+    No process was started. Not raised by a further ``close``.
+    """
+
+
+class InvalidScriptError(AgentScriptsError, ValueError):
+    """The author of a ``Script`` gave a field a value that cannot work.
+
+    Raised by ``Runner.init`` before anything changed; never by ``Script(...)`` itself.
+    ``script`` is the script's label (name, else id), ``field`` the name of its field.
+    The text holds neither the script's text nor a value of its environment.
+    """
+
+    def __init__(self, script: str, field: str, problem: str) -> None:
+        super().__init__(script, field, problem)
+        self.script = script
+        self.field = field
+
+    def __str__(self) -> str:
+        script, field, problem = self.args
+        return f"script {script!r}: {field} {problem}"
+
+
+class ScriptError(AgentScriptsError):
+    """One run of a script did not succeed; ``result`` tells all that is known about it.
+
+    Raised inside an ``ExecuteError`` only, and only with ``check=True``; else it is found as
+    ``RunResult.error``.
+    """
+
+    result: RunResult
+
+    def __init__(self, result: RunResult) -> None:
+        super().__init__(result)
+        self.result = result
+
+    def __str__(self) -> str:
+        return f'run agent script "{self.result.script.label}": {self.result.reason}'
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.result,)
+
+
+class ScriptNotStartedError(ScriptError):
+    """The system or the script's settings kept the script from starting.
+
+    Its ``__cause__`` is the ``OSError``. Not raised once the process exists.
+    """
+
+    def __init__(self, result: RunResult) -> None:
+        super().__init__(result)
+        self.__cause__ = result.cause
+
+
+class ScriptExitError(ScriptError):
+    """The script ended by itself with a non-zero exit code, or by a signal.
+
+    Not raised when the runner ended it: that is a timeout or a cancel, with any exit code.
+    """
+
+
+class ScriptTimeoutError(ScriptError, TimeoutError):
+    """The script ran longer than its ``timeout``, or than that of the ``execute`` call.
+
+    Not raised when it exits in time and only its background processes go on.
+    """
+
+
+class ScriptCancelledError(ScriptError):
+    """The caller cancelled the run: by a token, ``Runner.cancel`` or ``Runner.close``."""
+
+
+class OutputPipesOpenError(ScriptError):
+    """The script exited, but left a process that holds its output pipes open.
+
+    Raised for any exit code, ``wait_delay`` after the exit. Not raised for a background process
+    that redirected its output.
+    """
+
+
+class ExecuteError(AgentScriptsError, ExceptionGroup[ScriptError]):
+    """At least one script of an ``execute`` call with ``check=True`` failed.
+
+    ``exceptions`` has one ``ScriptError`` per failure, in script order; ``results`` has the
+    results of all scripts of the call, also of those that succeeded. Works with ``except*``.
+    """
+
+    results: tuple[RunResult, ...]
+
+    def __new__(
+        cls, exceptions: Sequence[ScriptError], results: Sequence[RunResult]
+    ) -> ExecuteError:
+        message = f"{len(exceptions)} of {len(results)} scripts failed"
+        self = super().__new__(cls, message, exceptions)
+        self.results = tuple(results)
+        return self
+
+    def __init__(self, exceptions: Sequence[ScriptError], results: Sequence[RunResult]) -> None:
+        super().__init__(self.message, exceptions)
+
+    def __str__(self) -> str:
+        return "\n  ".join([f"{self.message}:", *map(str, self.exceptions)])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.exceptions, self.results), self.__dict__
+
+    def derive(self, excs: Sequence[ScriptError], /) -> ExecuteError:  # type: ignore[override]
+        """Make a group of some of the failures, with all results (``except*`` calls this)."""
+        return ExecuteError(excs, self.results)

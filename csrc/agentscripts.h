@@ -1,0 +1,172 @@
+/*
+ * agentscripts.h: the whole boundary between Python and the C core.
+ *
+ * The compiler reads this file and so does cffi, so it holds plain declarations only.
+ *
+ * Conventions
+ *   - a function that can fail returns 0 or a positive code of its own, or -errno;
+ *   - times are nanoseconds: "monotonic" is CLOCK_MONOTONIC, "real" is CLOCK_REALTIME;
+ *   - a duration or deadline of AS_FOREVER is "no limit";
+ *   - every function may be called without the GIL; which threads may call it is said beside it;
+ *   - a function that blocks returns AS_INTERRUPTED when a signal handler ran meanwhile: call it
+ *     again with the same arguments after Python's own handlers have run.
+ */
+#ifndef AGENTSCRIPTS_H
+#define AGENTSCRIPTS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define AS_FOREVER (-1)  /* a duration or deadline: no limit */
+#define AS_INTERRUPTED 1 /* a signal came: call again */
+#define AS_CLOSED 2      /* the pool needs this thread no more */
+#define AS_TIMEOUT 3     /* the time given has passed */
+#define AS_STREAMS 3     /* stdout, stderr, notes of the library's own */
+#define AS_SURVIVORS 64  /* how many survivors are listed */
+#define AS_RUN_ID_LENGTH 32
+#define AS_SPARE_THREADS 4 /* so many wait in a pool */
+
+/* ---- time ---------------------------------------------------------------------------------- */
+
+int64_t as_monotonic(void);
+
+/* ---- the log file: one writer per file, shared by the runs that write it --------------------- */
+
+typedef struct as_logfile as_logfile;
+
+/* Takes fd and dir_fd (-1: none) over, and closes them in as_logfile_free, or at once when it
+   fails. max_bytes: AS_FOREVER, or where to rotate, to name.1 .. name.<backups>. NULL: no memory. */
+as_logfile *as_logfile_new(int fd, int dir_fd, const char *name, int64_t max_bytes, int backups,
+                           int64_t max_line);
+void as_logfile_free(as_logfile *log);
+/* Empties a regular file. 0 or -errno. */
+int as_logfile_truncate(as_logfile *log);
+/* The device and inode that are written now (they change when the file rotates). Any thread. */
+void as_logfile_identity(as_logfile *log, uint64_t *device, uint64_t *inode);
+
+/* ---- the gate: how many scripts may be starting at one moment -------------------------------- */
+
+typedef struct as_gate as_gate;
+
+as_gate *as_gate_new(unsigned permits);
+void as_gate_free(as_gate *gate);
+/* 0, AS_TIMEOUT or AS_INTERRUPTED; timeout 0 only tries. */
+int as_gate_acquire(as_gate *gate, int64_t timeout);
+void as_gate_release(as_gate *gate);
+
+/* ---- the census: which processes there are, read once for all runs that ask at one time ------ */
+
+typedef struct as_census as_census;
+
+/* NULL with errno set when there is no /proc or no memory. */
+as_census *as_census_new(void);
+void as_census_free(as_census *census);
+/* The child of this process whose AGENTSCRIPTS_RUN_ID contains the id: its pid, 0: none, -errno. */
+int as_census_find_child(as_census *census, const char *run_id);
+
+/* ---- the pool: runs whose lines wait for a thread that calls the logger ---------------------- */
+
+typedef struct as_run as_run;
+typedef struct as_pool as_pool;
+
+typedef struct {
+    as_run *run;      /* NULL before the first call and after the last */
+    uint64_t key;     /* the run's key */
+    int64_t created;  /* real: when the lines were read */
+    const char *text; /* lines joined by newlines; valid until the next as_pool_next */
+    size_t size;      /* bytes of text */
+    uint32_t lines;   /* how many; 0: all are delivered, flush the logger */
+    uint32_t stream;  /* 0 stdout, 1 stderr, 2 a note */
+    uint32_t has_nul; /* text holds NUL bytes */
+    uint32_t waiting; /* how many threads wait in as_pool_next after this one left it */
+    uint32_t carried; /* for the core: text is the stream's carry, not the queue */
+    int64_t taken_at; /* for the core */
+} as_batch;
+
+as_pool *as_pool_new(void);
+void as_pool_free(as_pool *pool);
+/* Ends the batch that is held, blocks for the next one. 0 or AS_CLOSED. */
+int as_pool_next(as_pool *pool, as_batch *batch);
+/* All threads get AS_CLOSED from as_pool_next once nothing is ready. Any thread. */
+void as_pool_close(as_pool *pool);
+
+/* ---- a run: one script's life ------------------------------------------------------------------ */
+
+typedef struct {
+    uint64_t key;
+    int64_t max_line;      /* bytes */
+    int64_t stall_timeout; /* a logger that took longer for one batch loses lines */
+    int64_t flush_timeout; /* a logger that took longer after the end loses the rest */
+} as_limits;
+
+typedef struct {
+    int pid;       /* an unreaped child that leads its own session */
+    int stdout_fd; /* the pipes' read ends, O_NONBLOCK; taken over */
+    int stderr_fd;
+    int cancel_fd; /* readable: cancel; -1: none; not taken over */
+    int cgroup_fd; /* the run's own cgroup directory; -1: none; not taken over */
+    int stop_signal;
+    int64_t deadline; /* monotonic */
+    int64_t wait_delay;
+    int64_t kill_delay;
+    const char *run_id; /* AS_RUN_ID_LENGTH hex digits */
+    as_logfile *log;
+    as_census *census;
+    as_gate *gate; /* a permit to give back after 2 ms or at the end; NULL: none */
+} as_job;
+
+enum { AS_EXITED, AS_TIMED_OUT, AS_CANCELLED, AS_PIPES_OPEN }; /* as_outcome.status */
+enum { AS_RUNNING, AS_STOPPING, AS_DELIVERING };               /* as_snapshot.state */
+enum { AS_CANCEL_NONE, AS_CANCEL_STOP, AS_CANCEL_KILL };       /* as_run_cancel's how */
+
+typedef struct {
+    int status;
+    int exit_known;  /* 0: another part of the process took the status away, or it still runs */
+    int exit_code;   /* -N: signal N */
+    int reaped;      /* 0: nobody has waited for the child yet */
+    int log_errno;   /* of the first write that failed, 0: none */
+    int kept_permit; /* the gate's permit is still held */
+    int64_t ended;   /* monotonic */
+    int64_t output_bytes;
+    int64_t cpu_ns;  /* user and system time, the waited-for descendants included */
+    int64_t max_rss; /* bytes */
+    uint32_t survivor_count;
+    int survivors[AS_SURVIVORS];
+} as_outcome;
+
+typedef struct {
+    int64_t lines; /* delivered, dropped, or only counted where no logger is */
+    int64_t dropped;
+    int gave_up; /* the logger made no progress for flush_timeout */
+} as_delivery;
+
+/* pool: NULL when no logger wants lines. NULL with errno set on failure. */
+as_run *as_run_new(as_pool *pool, const as_limits *limits);
+/* Nothing may use the run any more; kills nothing. */
+void as_run_free(as_run *run);
+/* From the child's start to the end of its tree and its output: see supervise.c. Blocks; one thread.
+   0, AS_INTERRUPTED, or -errno when supervision could not begin (the child is untouched then). */
+int as_run_supervise(as_run *run, const as_job *job, as_outcome *outcome);
+/* A line of the library's own for the log file and the logger, after supervise. 0 or -errno. */
+int as_run_note(as_run *run, as_logfile *log, const char *text, size_t size);
+/* Closes the pipes and lets the last lines go to the logger. */
+void as_run_finish(as_run *run);
+/* Blocks until all lines are delivered and flushed, or the logger is given up. 0, AS_INTERRUPTED. */
+int as_run_wait(as_run *run, as_delivery *delivery);
+/* Any thread, any time between new and free; takes no lock. */
+void as_run_cancel(as_run *run, int how);
+/* Any thread. Returns the state; copies at most size bytes of the last line, *length says how many. */
+int as_run_snapshot(as_run *run, char *line, size_t size, size_t *length);
+/* The last complete lines (and the unfinished ones after as_run_finish), oldest first, newline
+   after each; at most size bytes from the end. Returns the length. Any thread. */
+size_t as_run_tail(as_run *run, char *text, size_t size);
+
+/* ---- process facts ------------------------------------------------------------------------------ */
+
+/* out[0], out[1]: stdout's read (O_NONBLOCK) and write end; out[2], out[3]: stderr's. 0 or -errno. */
+int as_pipes(int out[4]);
+/* 1: no signal is ignored or blocked that a child would inherit so (subprocess resets SIGPIPE and
+   SIGXFSZ itself); 0: an exec helper is needed. */
+int as_signals_are_default(void);
+
+#endif

@@ -1,0 +1,171 @@
+/* internal.h: what the core's files share; agentscripts.h is the boundary. */
+#ifndef AS_INTERNAL_H
+#define AS_INTERNAL_H
+
+#include "agentscripts.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <sys/types.h>
+
+#define AS_SECOND INT64_C(1000000000)
+#define AS_MILLISECOND INT64_C(1000000)
+
+int64_t as_realtime(void);
+/* when + duration, AS_FOREVER if either is. */
+int64_t as_after(int64_t when, int64_t duration);
+/* The earlier of two deadlines. */
+int64_t as_earlier(int64_t a, int64_t b);
+/* The value of an eventfd is of no interest, only that it is readable. */
+void as_wake(int eventfd);
+void as_close(int *fd);
+
+/* ---- lines.c: pure functions over bytes ---- */
+
+#define AS_BATCH_BYTES 65536
+#define AS_BATCH_LINES 8192
+
+typedef struct {
+    size_t take; /* bytes used up; 0: no whole line yet */
+    size_t text; /* bytes of the text, the last newline left out */
+    uint32_t lines;
+} as_cut;
+
+size_t as_lines_count(const char *p, size_t n);
+as_cut as_lines_cut(const char *p, size_t n, size_t max_line, uint32_t max_lines, bool final);
+size_t as_lines_drop_cr(char *p, size_t n, bool newline_follows);
+
+/* ---- tail.c: the last lines, for results and snapshots ---- */
+
+#define AS_TAIL_LINES 20
+#define AS_TAIL_BYTES 32768
+
+typedef struct {
+    char *buffer; /* complete lines; 2 * AS_TAIL_BYTES, made when first needed */
+    size_t size;
+    char *partial[2]; /* the unfinished line of each stream */
+    size_t partial_size[2];
+    size_t partial_room[2];
+} as_tail;
+
+void as_tail_push(as_tail *tail, int stream, const char *p, size_t n);
+void as_tail_finish(as_tail *tail);
+size_t as_tail_lines(const as_tail *tail, int count, const char **text);
+void as_tail_free(as_tail *tail);
+
+/* ---- logfile.c ---- */
+
+/* Writes what can be written now. Returns the bytes used up: fewer than n only for a target that
+   is full for the moment (a pipe, a terminal). *error: errno of a write that failed; its bytes count
+   as used up. */
+size_t as_logfile_write(as_logfile *log, const char *p, size_t n, int *error);
+/* The descriptor to poll for a target that was full. */
+int as_logfile_fd(as_logfile *log);
+/* True when the last byte written was no newline. */
+bool as_logfile_in_line(as_logfile *log);
+
+/* ---- queue.c: one run's output on its way to the logger ---- */
+
+#define AS_QUEUE_BYTES (768 * 1024)
+#define AS_QUEUE_SPANS 1024
+#define AS_QUEUE_ROOM 16384 /* less room than this is none */
+
+typedef struct {
+    int64_t created;
+    uint32_t start;
+    uint32_t size;
+    uint8_t stream;
+    uint8_t gap; /* AS_GAP_*: bytes of this stream were dropped before this span */
+} as_span;
+
+enum {
+    AS_GAP_NONE,
+    AS_GAP_WHOLE,
+    AS_GAP_INSIDE
+}; /* the gap ended: at a line's end, inside a line */
+
+/* Everything here is guarded by the pool's lock, but for the bytes that a producer has reserved and
+   those that a consumer has taken. */
+typedef struct as_queue {
+    struct as_queue *next; /* in the pool's list of ready queues */
+    as_run *run;
+    as_pool *pool;
+    int wake_fd; /* the run's; written when room or the end is waited for */
+    as_limits limits;
+    char *bytes; /* a ring; made when first needed */
+    as_span *spans;
+    uint32_t span_first, span_count;
+    uint32_t tail;           /* where the next span's bytes go */
+    char *carry[AS_STREAMS]; /* the begin of a line whose rest is in a later span */
+    size_t carry_size[AS_STREAMS];
+    uint32_t carry_taken; /* bytes of the carry that the taken batch uses up */
+    uint32_t taken_start; /* the ring's bytes that a batch holds, valid when taken_ring */
+    bool taken_ring;
+    uint8_t gap[AS_STREAMS]; /* dropped before whatever comes next */
+    uint64_t gap_lines;      /* dropped since the last note */
+    bool skip[AS_STREAMS];   /* drop up to the next newline */
+    bool ready;              /* in the pool's list */
+    bool owned;              /* a thread is in the consumer's part */
+    bool flush_sent;
+    bool waiting;        /* the producer waits for room */
+    bool final;          /* nothing more will come */
+    bool delivered;      /* flushed */
+    bool abandoned;      /* no progress for flush_timeout */
+    int64_t progress_at; /* monotonic: a send returned, or the first lines came */
+    uint32_t limit;      /* lines in the next batch */
+    int64_t lines, dropped;
+} as_queue;
+
+as_queue *as_run_queue(as_run *run);
+/* A thread that has a queue in hand keeps its run. */
+void as_run_retain(as_run *run);
+void as_run_release(as_run *run);
+
+void as_queue_init(as_queue *queue, as_pool *pool, as_run *run, int wake_fd,
+                   const as_limits *limits);
+void as_queue_free(as_queue *queue);
+/* A place for the next bytes of a stream; NULL: no room (*deadline: when to drop instead). */
+char *as_queue_reserve(as_queue *queue, int stream, size_t *room, int64_t *deadline);
+void as_queue_commit(as_queue *queue, int stream, size_t n);
+void as_queue_drop(as_queue *queue, int stream, const char *p, size_t n);
+/* A line of the library's own, newline included. False: no room or no memory. */
+bool as_queue_note(as_queue *queue, const char *text, size_t size);
+void as_queue_counts(as_queue *queue, as_delivery *out);
+void as_queue_finish(as_queue *queue);
+/* 1: delivered; 0: not yet, *deadline says when to give up. */
+int as_queue_delivered(as_queue *queue, int64_t *deadline);
+void as_queue_abandon(as_queue *queue);
+
+/* ---- tree.c: a run's processes ---- */
+
+#define AS_TREE_FDS 64
+
+typedef struct {
+    int pid;
+    int pidfd; /* -1: not watched */
+} as_member;
+
+typedef struct {
+    as_census *census;
+    const char *run_id;
+    int leader, leader_fd, cgroup_fd;
+    bool leader_ours;   /* unreaped, so its number is its own */
+    uint64_t since;     /* the leader's start, in clock ticks after boot */
+    as_member *members; /* those that were alive at the last sweep */
+    size_t count;
+} as_tree;
+
+void as_tree_begin(as_tree *tree, as_census *census, int leader, int leader_fd, int cgroup_fd,
+                   const char *run_id);
+/* To the leader's process group. */
+void as_tree_signal_group(const as_tree *tree, int signal);
+/* Finds what is alive besides the leader and signals it: SIGKILL all; 0 none; else those outside the
+   group, and SIGCONT after. Returns how many there are, or -errno. */
+int as_tree_sweep(as_tree *tree, int signal);
+void as_tree_free(as_tree *tree);
+int as_pidfd_open(int pid);
+/* The exit status kept by the kernel (Linux 6.15). */
+bool as_pidfd_exit_status(int pidfd, int *status);
+
+#endif

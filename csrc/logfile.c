@@ -1,0 +1,269 @@
+/* logfile.c: a log file's one writer, and its rotation (L3, L4). */
+#include "internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+struct as_logfile {
+    pthread_mutex_t lock; /* guards all below, and the order of bytes in the file */
+    int fd, dir_fd;
+    char *name;
+    int64_t size, max_bytes;
+    int backups;
+    bool regular, direct, socket; /* direct: a write never blocks for long */
+    dev_t device;
+    ino_t inode;
+    bool in_line;     /* the last byte written was no newline */
+    char *line;       /* the unfinished line at the file's end; only kept for rotation */
+    size_t line_size; /* its length; counts on beyond max_line, where the bytes are not kept */
+    size_t max_line;
+};
+
+as_logfile *as_logfile_new(int fd, int dir_fd, const char *name, int64_t max_bytes, int backups,
+                           int64_t max_line) {
+    struct stat st;
+    as_logfile *log = calloc(1, sizeof *log);
+    if (!log || pthread_mutex_init(&log->lock, NULL) != 0) {
+        free(log);
+        as_close(&fd);
+        as_close(&dir_fd);
+        return NULL;
+    }
+    log->fd = fd;
+    log->dir_fd = dir_fd;
+    log->backups = backups;
+    log->max_line = (size_t)max_line;
+    log->max_bytes = dir_fd >= 0 ? max_bytes : AS_FOREVER;
+    log->name = strdup(name);
+    log->line = log->max_bytes == AS_FOREVER ? NULL : malloc(log->max_line);
+    if (!log->name || (!log->line && log->max_bytes != AS_FOREVER) || fstat(fd, &st) < 0) {
+        as_logfile_free(log);
+        return NULL;
+    }
+    int flags = fcntl(fd, F_GETFL);
+    log->regular = S_ISREG(st.st_mode);
+    log->socket = S_ISSOCK(st.st_mode);
+    log->direct = log->regular || (!log->socket && flags >= 0 && (flags & O_NONBLOCK));
+    log->device = st.st_dev;
+    log->inode = st.st_ino;
+    log->size = st.st_size;
+    return log;
+}
+
+void as_logfile_free(as_logfile *log) {
+    if (!log) {
+        return;
+    }
+    as_close(&log->fd);
+    as_close(&log->dir_fd);
+    free(log->name);
+    free(log->line);
+    (void)pthread_mutex_destroy(&log->lock);
+    free(log);
+}
+
+int as_logfile_truncate(as_logfile *log) {
+    pthread_mutex_lock(&log->lock);
+    int result = 0;
+    if (log->regular) {
+        result = ftruncate(log->fd, 0) < 0 ? -errno : 0;
+        log->size = result ? log->size : 0;
+    }
+    pthread_mutex_unlock(&log->lock);
+    return result;
+}
+
+void as_logfile_identity(as_logfile *log, uint64_t *device, uint64_t *inode) {
+    pthread_mutex_lock(&log->lock);
+    *device = log->device;
+    *inode = log->inode;
+    pthread_mutex_unlock(&log->lock);
+}
+
+int as_logfile_fd(as_logfile *log) { return log->fd; }
+
+bool as_logfile_in_line(as_logfile *log) {
+    pthread_mutex_lock(&log->lock);
+    bool in_line = log->in_line;
+    pthread_mutex_unlock(&log->lock);
+    return in_line;
+}
+
+/* What is in the file's unfinished line, after p was written. */
+static void follow_line(as_logfile *log, const char *p, size_t n) {
+    log->in_line = p[n - 1] != '\n';
+    if (!log->line) {
+        return;
+    }
+    const char *newline = memrchr(p, '\n', n);
+    if (newline) {
+        n -= (size_t)(newline - p) + 1;
+        p = newline + 1;
+        log->line_size = 0;
+    }
+    if (log->line_size < log->max_line) {
+        size_t left = log->max_line - log->line_size;
+        /* memmove: rotate writes this very buffer again. */
+        memmove(log->line + log->line_size, p, n < left ? n : left);
+    }
+    log->line_size += n;
+}
+
+/* One write that does not block where the target is no regular file. */
+static ssize_t write_some(const as_logfile *log, const char *p, size_t n) {
+    if (log->direct) {
+        return write(log->fd, p, n);
+    }
+    if (log->socket) {
+        return send(log->fd, p, n, MSG_DONTWAIT | MSG_NOSIGNAL);
+    }
+    /* The descriptor may be the host's own, in blocking mode: a writable pipe takes a page. */
+    struct pollfd ready = {.fd = log->fd, .events = POLLOUT};
+    if (poll(&ready, 1, 0) <= 0) {
+        errno = EAGAIN;
+        return -1;
+    }
+    return write(log->fd, p, n < 4096 ? n : 4096);
+}
+
+static size_t write_all(as_logfile *log, const char *p, size_t n, int *error) {
+    size_t done = 0;
+    while (done < n) {
+        ssize_t written = write_some(log, p + done, n - done);
+        if (written > 0) {
+            follow_line(log, p + done, (size_t)written);
+            log->size += written;
+            done += (size_t)written;
+        } else if (written < 0 && errno == EAGAIN) {
+            return done;
+        } else if (written < 0 && errno != EINTR) {
+            *error = errno;
+            return n;
+        }
+    }
+    return n;
+}
+
+static void backup_name(const as_logfile *log, int number, char *out, size_t size) {
+    (void)snprintf(out, size, "%s.%d", log->name, number);
+}
+
+/* Makes an empty file under the name in use and the old one .1. The exchange leaves no moment
+   without a file of that name (renameat2, Linux 3.15). */
+static int exchange(const as_logfile *log) {
+    size_t size = strlen(log->name) + 16;
+    char from[size], to[size];
+    for (int number = log->backups; number > 1; number--) {
+        backup_name(log, number - 1, from, size);
+        backup_name(log, number, to, size);
+        if (renameat(log->dir_fd, from, log->dir_fd, to) < 0 && errno != ENOENT) {
+            return -errno;
+        }
+    }
+    backup_name(log, 1, to, size);
+    if (unlinkat(log->dir_fd, to, 0) < 0 && errno != ENOENT) {
+        return -errno;
+    }
+    int fd = openat(log->dir_fd, to,
+                    O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY,
+                    0600);
+    if (fd < 0) {
+        return -errno;
+    }
+    if (renameat2(log->dir_fd, log->name, log->dir_fd, to, RENAME_EXCHANGE) == 0) {
+        return fd;
+    }
+    /* A file system without the exchange: EINVAL. */
+    snprintf(from, size, "%s.new", log->name);
+    if (renameat(log->dir_fd, to, log->dir_fd, from) < 0 ||
+        renameat(log->dir_fd, log->name, log->dir_fd, to) < 0 ||
+        renameat(log->dir_fd, from, log->dir_fd, log->name) < 0) {
+        int error = errno;
+        as_close(&fd);
+        return -error;
+    }
+    return fd;
+}
+
+/* Goes on in a new file. The unfinished line at the old one's end moves along, so that files begin
+   and end between lines. */
+static int rotate(as_logfile *log) {
+    struct stat st, old_st;
+    int fd = exchange(log);
+    if (fd < 0) {
+        return fd;
+    }
+    if (fstat(fd, &st) < 0 || fstat(log->fd, &old_st) < 0) {
+        int error = errno;
+        as_close(&fd);
+        return -error;
+    }
+    int old = log->fd, error = 0;
+    size_t moved = log->line_size;
+    log->fd = fd;
+    log->device = st.st_dev;
+    log->inode = st.st_ino;
+    log->size = 0;
+    log->line_size = 0;
+    if (moved > 0 && moved <= log->max_line && (off_t)moved < old_st.st_size) {
+        (void)write_all(log, log->line, moved, &error);
+        if (error || ftruncate(old, old_st.st_size - (off_t)moved) < 0) {
+            error = error ? error : errno; /* then those bytes are in both files, in none lost */
+        }
+    }
+    as_close(&old);
+    return -error;
+}
+
+/* How much of p fits before the file has to rotate; *turn: rotate after that. */
+static size_t before_rotation(const as_logfile *log, const char *p, size_t n, bool *turn) {
+    int64_t left = log->max_bytes - log->size;
+    size_t room = left > 0 ? (size_t)left : 0;
+    *turn = n > room;
+    if (!*turn) {
+        return n;
+    }
+    const char *newline = room ? memrchr(p, '\n', room) : NULL;
+    if (newline) {
+        return (size_t)(newline - p) + 1;
+    }
+    bool whole_file_is_one_line = (int64_t)log->line_size >= log->size;
+    if (log->line_size <= log->max_line && !whole_file_is_one_line) {
+        return 0; /* the line begins inside this file and goes to the next one whole */
+    }
+    return room;
+}
+
+size_t as_logfile_write(as_logfile *log, const char *p, size_t n, int *error) {
+    size_t done = 0;
+    pthread_mutex_lock(&log->lock);
+    if (log->max_bytes == AS_FOREVER) {
+        done = write_all(log, p, n, error);
+    }
+    while (done < n) {
+        bool turn;
+        size_t part = before_rotation(log, p + done, n - done, &turn);
+        if (part) {
+            (void)write_all(log, p + done, part, error);
+            done += part;
+        }
+        if (turn) {
+            int failed = rotate(log);
+            if (failed) {
+                /* Better a file that is too large than a lost line. */
+                *error = -failed;
+                (void)write_all(log, p + done, n - done, error);
+                done = n;
+            }
+        }
+    }
+    pthread_mutex_unlock(&log->lock);
+    return done;
+}

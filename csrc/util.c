@@ -1,0 +1,123 @@
+/* util.c: time, descriptors, the gate. */
+#include "internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <semaphore.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+static int64_t clock_ns(clockid_t clock) {
+    struct timespec now;
+    (void)clock_gettime(clock, &now); /* cannot fail for these clocks */
+    return (int64_t)now.tv_sec * AS_SECOND + now.tv_nsec;
+}
+
+int64_t as_monotonic(void) { return clock_ns(CLOCK_MONOTONIC); }
+
+int64_t as_realtime(void) { return clock_ns(CLOCK_REALTIME); }
+
+int64_t as_after(int64_t when, int64_t duration) {
+    if (when == AS_FOREVER || duration == AS_FOREVER || duration > INT64_MAX - when) {
+        return AS_FOREVER;
+    }
+    return when + duration;
+}
+
+int64_t as_earlier(int64_t a, int64_t b) {
+    return a == AS_FOREVER || (b != AS_FOREVER && b < a) ? b : a;
+}
+
+void as_wake(int eventfd) {
+    uint64_t one = 1;
+    /* EAGAIN: the counter is full, so it is readable already. */
+    ssize_t written = write(eventfd, &one, sizeof one);
+    (void)written;
+}
+
+void as_close(int *fd) {
+    if (*fd >= 0) {
+        (void)close(*fd); /* on Linux the descriptor is gone whatever close says */
+        *fd = -1;
+    }
+}
+
+static int make_pipe(int ends[2]) {
+    if (pipe2(ends, O_CLOEXEC) < 0) {
+        ends[0] = ends[1] = -1;
+        return -errno;
+    }
+    /* Only the read end: the write end is the script's, who expects to block. */
+    return fcntl(ends[0], F_SETFL, O_NONBLOCK) < 0 ? -errno : 0;
+}
+
+int as_pipes(int out[4]) {
+    out[2] = out[3] = -1;
+    int result = make_pipe(out);
+    if (result == 0) {
+        result = make_pipe(out + 2);
+    }
+    for (int i = 0; result < 0 && i < 4; i++) {
+        as_close(&out[i]);
+    }
+    return result;
+}
+
+int as_signals_are_default(void) {
+    sigset_t blocked;
+    if (pthread_sigmask(SIG_BLOCK, NULL, &blocked) != 0) {
+        return 0;
+    }
+    for (int number = 1; number < NSIG; number++) {
+        struct sigaction action;
+        if (sigismember(&blocked, number) == 1) {
+            return 0;
+        }
+        if (number == SIGPIPE || number == SIGXFSZ || sigaction(number, NULL, &action) < 0) {
+            continue;
+        }
+        if (action.sa_handler == SIG_IGN) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
+struct as_gate {
+    sem_t permits;
+};
+
+as_gate *as_gate_new(unsigned permits) {
+    as_gate *gate = malloc(sizeof *gate);
+    if (gate && sem_init(&gate->permits, 0, permits) < 0) {
+        free(gate);
+        return NULL;
+    }
+    return gate;
+}
+
+void as_gate_free(as_gate *gate) {
+    if (gate) {
+        (void)sem_destroy(&gate->permits);
+        free(gate);
+    }
+}
+
+int as_gate_acquire(as_gate *gate, int64_t timeout) {
+    if (sem_trywait(&gate->permits) == 0) {
+        return 0;
+    }
+    if (timeout == 0) {
+        return AS_TIMEOUT;
+    }
+    int64_t until = as_after(as_realtime(), timeout); /* sem_timedwait knows no other clock */
+    struct timespec when = {.tv_sec = until / AS_SECOND, .tv_nsec = until % AS_SECOND};
+    if (sem_timedwait(&gate->permits, &when) == 0) {
+        return 0;
+    }
+    return errno == EINTR ? AS_INTERRUPTED : AS_TIMEOUT;
+}
+
+void as_gate_release(as_gate *gate) { (void)sem_post(&gate->permits); }

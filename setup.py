@@ -1,0 +1,113 @@
+"""Build agentscripts: the metadata, the C core and the exec helper."""
+
+import sys
+
+# Before setuptools is imported: elsewhere it would end in a compiler's error, not in a sentence.
+if sys.platform != "linux":
+    raise SystemExit(f"agentscripts runs on Linux only; this system is {sys.platform!r}.")
+if sys.version_info < (3, 11):
+    raise SystemExit(f"agentscripts needs Python 3.11 or newer; this is {sys.version.split()[0]}.")
+
+import runpy
+import sysconfig
+from pathlib import Path
+
+from setuptools import setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).parent
+PACKAGE = "agentscripts"
+HELPER = "_exec"
+
+CLI = ["click>=8.1", "pydantic>=2", "rich>=13"]
+DOCS = ["markdown-it-py>=3"]
+TEST = ["build>=1.2", "cffi>=1.17", "pytest>=8", "pytest-timeout>=2.3", "setuptools>=77"]
+
+
+class BuildExt(build_ext):
+    """Build the C core, then the exec helper, a program of its own, beside it."""
+
+    def build_extensions(self):
+        super().build_extensions()
+        (core,) = self.extensions
+        objects = self.compiler.compile(
+            ["csrc/exec.c"],
+            output_dir=self.build_temp,
+            extra_postargs=core.extra_compile_args,
+        )
+        helper = self._built_helper()
+        self.compiler.link_executable(
+            objects,
+            helper.name,
+            output_dir=str(helper.parent),
+            extra_postargs=core.extra_link_args,
+        )
+        helper.chmod(0o755)  # whatever the umask is: the wheel keeps this mode
+
+    def copy_extensions_to_source(self):
+        super().copy_extensions_to_source()
+        self.copy_file(str(self._built_helper()), str(self._source_helper()))
+
+    def get_outputs(self):
+        return sorted({*super().get_outputs(), str(self._built_helper())})
+
+    def get_output_mapping(self):
+        mapping = super().get_output_mapping()
+        if self.inplace:
+            mapping[str(self._built_helper())] = str(self._source_helper())
+        return mapping
+
+    def _built_helper(self):
+        return Path(self.build_lib, PACKAGE, HELPER)
+
+    def _source_helper(self):
+        return Path(self.get_finalized_command("build_py").get_package_dir(PACKAGE), HELPER)
+
+
+# Flags come from the environment (CFLAGS, AGENTSCRIPTS_SANITIZE), which no time stamp shows.
+OPTIONS = {"build_ext": {"force": True}}
+if not sysconfig.get_config_var("Py_GIL_DISABLED"):  # a free-threaded Python has no abi3
+    OPTIONS["bdist_wheel"] = {"py_limited_api": "cp311"}
+
+setup(
+    name="agentscripts",
+    version=runpy.run_path(str(ROOT / PACKAGE / "_version.py"))["__version__"],
+    description="Run an agent's shell scripts: recorded, bounded and cleaned up after",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    author="agentscripts contributors",
+    license_expression="MIT",
+    license_files=["LICENSE"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: C",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Typing :: Typed",
+    ],
+    python_requires=">=3.11",
+    packages=[PACKAGE],
+    zip_safe=False,
+    install_requires=[
+        "cffi>=1.17",
+        "croniter>=6.0",
+        "platformdirs>=4.0",
+        "prometheus-client>=0.20",
+        "psutil>=5.9.6",
+    ],
+    extras_require={
+        "cli": CLI,
+        "docs": DOCS,
+        "test": CLI + DOCS + TEST,
+        "bench": ["rich>=13"],
+        "dev": [*CLI, *DOCS, *TEST, "tox>=4.20"],
+    },
+    entry_points={"console_scripts": ["agentscripts = agentscripts.cli:main"]},
+    cffi_modules=["csrc/build_core.py:ffibuilder"],
+    cmdclass={"build_ext": BuildExt},
+    options=OPTIONS,
+)

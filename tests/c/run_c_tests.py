@@ -1,0 +1,84 @@
+"""Compile and run each tests/c/test_*.c, linked with csrc/*.c, once per sanitizer.
+
+    python tests/c/run_c_tests.py SANITIZER...      e.g. address,undefined thread
+
+A test is a program of its own: exit status 0 is a pass, its output is shown when it fails.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+CSRC = HERE.parents[1] / "csrc"
+TIMEOUT = 120.0  # seconds per test
+FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-pthread", "-O1", "-g", "-fno-omit-frame-pointer"]
+
+
+def compile_object(source: Path, flags: list[str], directory: Path) -> Path:
+    target = directory / f"{source.stem}.o"
+    subprocess.run(["gcc", *flags, "-c", "-o", target, source], check=True)
+    return target
+
+
+def fixed_addresses() -> list[str]:
+    """The command that turns address randomization off, where that is allowed.
+
+    GCC 12's sanitizers find no room on a kernel that randomizes more than 28 bits.
+    """
+    command = ["setarch", "--addr-no-randomize"]
+    allowed = subprocess.run([*command, "true"], stderr=subprocess.DEVNULL).returncode == 0
+    return command if allowed else []
+
+
+def run_test(test: Path, core: list[Path], flags: list[str], directory: Path) -> str:
+    """Return what went wrong, "" when nothing did."""
+    program = directory / test.stem
+    subprocess.run(["gcc", *flags, "-o", program, test, *core], check=True)
+    try:
+        done = subprocess.run(
+            [*fixed_addresses(), program],
+            cwd=directory,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=TIMEOUT,
+        )
+    except subprocess.TimeoutExpired as error:
+        return f"still running after {TIMEOUT:g} s\n{(error.stdout or b'').decode()}"
+    return f"exit status {done.returncode}\n{done.stdout.decode()}" if done.returncode else ""
+
+
+def run_all(sanitizer: str, tests: list[Path]) -> int:
+    """Return how many tests failed."""
+    flags = [*FLAGS, f"-I{CSRC}", f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all"]
+    sources = [path for path in sorted(CSRC.glob("*.c")) if path.name != "exec.c"]
+    failures = 0
+    with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(os.cpu_count()) as pool:
+        directory = Path(name)
+        core = list(pool.map(lambda source: compile_object(source, flags, directory), sources))
+        # One test at a time: some of them check how long something takes.
+        for test in tests:
+            problem = run_test(test, core, flags, directory)
+            failures += bool(problem)
+            print(f"{test.name} [{sanitizer}]: {problem or 'ok'}", flush=True)
+    return failures
+
+
+def main(sanitizers: list[str]) -> str | None:
+    """Return the error to exit with, None when all is well."""
+    tests = sorted(HERE.glob("test_*.c"))
+    if not tests or not sanitizers:
+        return f"{len(tests)} tests in {HERE}, {len(sanitizers)} sanitizers: nothing to do"
+    try:
+        failures = sum(run_all(sanitizer, tests) for sanitizer in sanitizers)
+    except subprocess.CalledProcessError:
+        return "gcc failed, see above"
+    return f"{failures} of {len(tests) * len(sanitizers)} C tests failed" if failures else None
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

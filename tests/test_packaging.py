@@ -1,0 +1,143 @@
+"""The sdist and the wheel: complete, runnable, and refused where they cannot work."""
+
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import tarfile
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+DIRECTORIES = ("agentscripts", "benchmarks", "csrc", "docs", "examples", "tests", ".ci")
+FILES = (
+    *("setup.py", "pyproject.toml", "tox.ini", "MANIFEST.in", ".clang-format", ".gitignore"),
+    *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE"),
+)
+GENERATED = shutil.ignore_patterns("__pycache__", "*.py[cod]", "*.so", "_exec")
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+def run(*command: str | Path, cwd: Path) -> str:
+    """Return the command's output; fail with it when the command does."""
+    done = subprocess.run(
+        command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the sources alone: an old egg-info would make up for a lack in MANIFEST.in."""
+    copy = tmp_path_factory.mktemp("packaging") / "checkout"
+    copy.mkdir()
+    for name in FILES:
+        shutil.copy(ROOT / name, copy)
+    for name in DIRECTORIES:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, copy / name, ignore=GENERATED)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def dist(checkout: Path) -> Path:
+    """The sdist, and the wheel made from it, not from the checkout."""
+    output = checkout.with_name("dist")
+    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", output, cwd=checkout)
+    return output
+
+
+@pytest.fixture(scope="module")
+def wheel(dist: Path) -> Path:
+    (path,) = dist.glob("*.whl")
+    return path
+
+
+def test_sdist_holds_every_source_file(checkout: Path, dist: Path) -> None:
+    """What the checkout has, the sdist has: C sources, tests and tool settings too."""
+    (sdist,) = dist.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        packed = {name.partition("/")[2] for name in archive.getnames()}
+    sources = {
+        str(path.relative_to(checkout))
+        for path in checkout.rglob("*")
+        if path.is_file() and not path.parent.name.endswith(".egg-info")
+    }
+    assert {"csrc/exec.c", "csrc/agentscripts.h", "tests/test_packaging.py"} <= sources
+    assert sources - packed == set()
+
+
+def test_wheel_serves_every_python_from_3_11(wheel: Path) -> None:
+    """The core uses the stable ABI, so one wheel is enough."""
+    assert re.search(r"-cp311-abi3-linux_\w+\.whl$", wheel.name)
+
+
+def test_wheel_holds_the_package_and_nothing_else(checkout: Path, wheel: Path) -> None:
+    """Modules, type information, the core and an executable helper; no sources, no tests."""
+    with zipfile.ZipFile(wheel) as archive:
+        modes = {info.filename: info.external_attr >> 16 for info in archive.infolist()}
+    package = {name for name in modes if ".dist-info/" not in name}
+    python = {
+        str(path.relative_to(checkout))
+        for path in (checkout / "agentscripts").iterdir()
+        if path.suffix in {".py", ".pyi"}
+    }
+    built = {"agentscripts/_core.abi3.so", "agentscripts/_exec", "agentscripts/py.typed"}
+    assert package == python | built
+    assert stat.S_IMODE(modes["agentscripts/_exec"]) == 0o755
+
+
+def test_installed_wheel_works(wheel: Path, tmp_path: Path) -> None:
+    """In an environment that has nothing else, the core loads and the helper runs a program."""
+    environment = tmp_path / "venv"
+    venv.create(environment)
+    python = environment / "bin" / "python"
+    run(sys.executable, "-m", "pip", "--python", python, "install", "-q", wheel, cwd=tmp_path)
+    code = "import agentscripts._core; from importlib.metadata import version; "
+    code += "print(version('agentscripts'), agentscripts.__path__[0])"
+    version, package = run(python, "-I", "-c", code, cwd=tmp_path).split()
+    assert version in wheel.name
+    helper = Path(package, "_exec")
+    assert helper.is_relative_to(environment)
+    assert run(helper, "2", "", "/bin/echo", "echo", "hello", cwd=tmp_path) == "hello\n"
+
+
+def test_editable_install_puts_core_and_helper_into_the_checkout(
+    checkout: Path, dist: Path, tmp_path: Path
+) -> None:
+    """`pip install -e .` needs no more than the build requirements that are declared."""
+    assert dist.is_dir()  # built from the same checkout, so first
+    environment = tmp_path / "venv"
+    venv.create(environment)
+    python = environment / "bin" / "python"
+    pip = (sys.executable, "-m", "pip", "--python", python)
+    run(*pip, "install", "-q", "--no-deps", "--editable", checkout, cwd=tmp_path)
+    code = "import agentscripts; print(agentscripts.__path__[0])"
+    package = Path(run(python, "-I", "-c", code, cwd=tmp_path).strip())
+    assert package == checkout / "agentscripts"
+    assert (package / "_core.abi3.so").is_file()
+    assert os.access(package / "_exec", os.X_OK)
+
+
+@pytest.mark.parametrize(
+    ("pretence", "message"),
+    [
+        ("sys.platform = 'win32'", "agentscripts runs on Linux only; this system is 'win32'."),
+        (
+            "sys.version_info, sys.version = (3, 10, 0), '3.10.0'",
+            "agentscripts needs Python 3.11 or newer; this is 3.10.0.",
+        ),
+    ],
+)
+def test_setup_refuses_what_cannot_work(pretence: str, message: str) -> None:
+    """Another system, or an older Python, gets one sentence."""
+    code = f"import runpy, sys; {pretence}; runpy.run_path('setup.py')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", message + "\n")
