@@ -6,10 +6,11 @@ import os
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from agentscripts._command import base_environment, login_shell
 from agentscripts._delivery import Delivery
+from agentscripts._files import log_path_for
 from agentscripts._lifecycle import WaitGroup
 from agentscripts._metrics import NoMetrics
 from agentscripts._model import Script
@@ -17,8 +18,16 @@ from agentscripts._native import Census, Gate
 from agentscripts._options import Options
 from agentscripts._reports import Reports
 from agentscripts._result import RunResult
+from agentscripts._spawn import Spawner
 
 __all__ = ["Context"]
+
+
+class Place(NamedTuple):
+    """Where a script's files are."""
+
+    log_path: Path
+    data_dir: Path
 
 
 class Context:
@@ -28,21 +37,33 @@ class Context:
         self.options: Final = options
         self.scripts: Final = scripts
         self.reports: Final = reports
-        self.order: Final = {script.id: index for index, script in enumerate(scripts)}
         self.data_dir: Final = options.data_dir_base / "coder-script-data"
         self.script_bin_dir: Final = self.data_dir / "bin"
-        self.shell: Final = options.shell or login_shell()
+        self.places: Final = {script.id: self._place(script) for script in scripts}
+        self._shell: Final = options.shell or login_shell()
+        self._environment: tuple[Mapping[bytes, bytes], Mapping[str, str]] = ({}, {})
         self.metrics = NoMetrics()
         self.delivery: Final = Delivery(options.logger)
         self.gate: Final = Gate(os.cpu_count() or 1)
         self.census: Final = Census()
-        self.stdin: Final = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        self.spawner: Final = Spawner()
         self.ended: Final = Ended()
         self._cgroups: set[Path] = set()
 
-    def environment(self) -> dict[str, str]:
+    def _place(self, script: Script) -> Place:
+        log_path = log_path_for(script, self.options.log_dir)
+        return Place(log_path, self.data_dir / str(script.log_source_id))
+
+    def environment(self) -> Mapping[str, str]:
         """Return the agent's environment as it is now, with what every script gets."""
-        return base_environment(os.environ, self.shell)
+        # os.environ codes each name and value anew at each look, 40 µs for 40 of them; the dict
+        # inside tells in 1 µs that nothing has changed.
+        current = os.environ._data  # type: ignore[attr-defined]
+        seen, environment = self._environment
+        if seen != current:
+            seen, environment = dict(current), base_environment(os.environ, self._shell)
+            self._environment = (seen, environment)
+        return environment
 
     def working_dir(self, chosen: Path | None, env: Mapping[str, str]) -> str:
         """Return where a script starts: what was chosen, else the home directory, else ``/``."""
@@ -77,10 +98,10 @@ class Context:
         else:
             self._cgroups.discard(path)
 
-    def report(self, result: RunResult, group: WaitGroup) -> None:
-        """Hand a result to the metrics and to ``on_complete``."""
+    def report(self, result: RunResult, group: WaitGroup | None) -> None:
+        """Hand a result to the metrics and to ``on_complete``; the group counts that call."""
         self.metrics.completed(result)
-        if self.reports:
+        if self.reports and group:
             self.reports.put(result, group)
 
     def close(self, timeout: float | None) -> list[str]:
@@ -90,7 +111,7 @@ class Context:
         for left in tuple(self._cgroups):
             self.remove_cgroup(left)
         self.census.close()
-        os.close(self.stdin)
+        self.spawner.close()
         return stuck
 
 
@@ -98,27 +119,34 @@ class Ended:
     """Tells runs that lack a descriptor or a process that another one has ended. Thread-safe."""
 
     def __init__(self) -> None:
-        self._condition = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()  # guards all below
+        self._condition = threading.Condition(self._lock)
         self._running = 0
         self._ends = 0
+        self._waiting = 0
 
     def start(self) -> None:
         """Count a run that holds descriptors and processes."""
-        with self._condition:
+        with self._lock:
             self._running += 1
 
     def end(self) -> None:
         """Say that it holds none any more."""
-        with self._condition:
+        with self._lock:
             self._running -= 1
             self._ends += 1
-            self._condition.notify_all()
+            if self._waiting:
+                self._condition.notify_all()
 
     def wait_for_one(self, timeout: float) -> bool:
         """Wait until another run ends or the time passes; ``False``: no other run is there."""
-        with self._condition:
+        with self._lock:
             ends = self._ends
             if self._running == 0:
                 return False
-            self._condition.wait_for(lambda: self._ends != ends, timeout)
+            self._waiting += 1
+            try:
+                self._condition.wait_for(lambda: self._ends != ends, timeout)
+            finally:
+                self._waiting -= 1
             return True

@@ -78,7 +78,7 @@ class Execution:
         try:
             started = self._start(launch, permit)
             if started is not None:
-                permit = self._supervise(launch, started)
+                permit = self._supervise(started)
         except BaseException:
             # Only a signal handler gets here. It may have raised between a fork and the place
             # where the pid is noted, so the child is looked for.
@@ -102,7 +102,6 @@ class Execution:
         status: RunStatus,
         reason: str,
         cause: Exception | None = None,
-        launch: Launch | None = None,
     ) -> None:
         """Give a run its result that has no process."""
         now = datetime.now(UTC)
@@ -116,7 +115,6 @@ class Execution:
                 started_at=now,
                 ended_at=now,
                 duration=0.0,
-                log_path=launch.log_path if launch else None,
                 cause=cause,
             )
         )
@@ -132,7 +130,7 @@ class Execution:
                 launch.release()
                 if getattr(error, "errno", None) in EXHAUSTED and self._wait_for_another():
                     continue
-                self.set_unstarted(RunStatus.NOT_STARTED, f"not started: {error}", error, launch)
+                self.set_unstarted(RunStatus.NOT_STARTED, f"not started: {error}", error)
                 return None
         self.set_unstarted(RunStatus.CANCELLED, "cancelled before it was started")
         return None
@@ -145,7 +143,7 @@ class Execution:
         finally:
             ended.start()
 
-    def _supervise(self, launch: Launch, started: Started) -> bool:
+    def _supervise(self, started: Started) -> bool:
         with self._lock:
             self._core = core = started.core
             self._pid = started.child.popen.pid
@@ -162,7 +160,7 @@ class Execution:
         processes = self._name_processes(started, outcome)
         core.finish()
         delivered = self._delivered(core)
-        self._conclude(launch, started, outcome, delivered, processes)
+        self._conclude(started, outcome, delivered, processes)
         return outcome.kept_permit
 
     def _outcome(self, core: Supervised) -> Outcome:
@@ -199,7 +197,6 @@ class Execution:
 
     def _conclude(
         self,
-        launch: Launch,
         started: Started,
         outcome: Outcome,
         delivered: Delivered,
@@ -226,7 +223,7 @@ class Execution:
                 output_bytes=outcome.output_bytes,
                 lines=delivered.lines,
                 lines_dropped=delivered.dropped,
-                log_path=launch.log_path,
+                log_path=self._context.places[self.script.id].log_path,
                 log_error=outcome.log_error,
                 survivors=outcome.survivors,
                 tail=started.core.tail() if outcome.output_bytes else (),
@@ -235,7 +232,6 @@ class Execution:
             ),
             exit_text(outcome.exit_code),
         )
-        self._warn(launch, outcome, delivered)
 
     def _set_result(self, result: RunResult, how: str = "") -> None:
         self.result = result
@@ -248,21 +244,23 @@ class Execution:
             result.status.value,
             result.duration,
         )
+        if result.log_error is not None or result.lines_dropped:
+            self._warn_of_loss(result)
         self._context.report(result, self._limits.reports)
 
-    def _warn(self, launch: Launch, outcome: Outcome, delivered: Delivered) -> None:
+    def _warn_of_loss(self, result: RunResult) -> None:
         logger, label = self._context.options.logger, self.script.label
-        if outcome.log_error is not None:
+        if result.log_error is not None:
             logger.warning(
                 'log file %s of script "%s" is incomplete: %s',
-                launch.log_path,
+                result.log_path,
                 label,
-                outcome.log_error,
+                result.log_error,
             )
-        if delivered.dropped:
+        if result.lines_dropped:
             logger.warning(
                 'logger of script "%s" was too slow: %d of %d lines were dropped',
                 label,
-                delivered.dropped,
-                delivered.lines,
+                result.lines_dropped,
+                result.lines,
             )

@@ -123,18 +123,22 @@ class _Signals:
     """Takes over the signals that ask this process to end, but for those that it was told to
     ignore. Each raises ``KeyboardInterrupt``: for ``execute`` the first one cancels, the second
     one kills.
+
+    first: the number of the first one; 0 before.
     """
 
     def __init__(self, stderr: Output, hurry: CancelToken) -> None:
-        self.first: int = 0
+        self.first = 0
         self._stderr = stderr
         self._hurry = hurry
+        self._busy = False
         self._replaced = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
-        for number in signal.SIGINT, signal.SIGTERM, signal.SIGHUP:
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                self._replaced.callback(signal.signal, number, signal.getsignal(number))
+        for number in signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM:
+            old = signal.getsignal(number)
+            if old is not signal.SIG_IGN or number == signal.SIGALRM:
+                self._replaced.callback(signal.signal, number, old)
                 signal.signal(number, self._handle)
         return self
 
@@ -144,15 +148,23 @@ class _Signals:
         value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         self._replaced.close()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+        if self._busy:
+            # This call interrupts another one, which is about to raise. What both raise would be
+            # one exception, so this one comes again as an alarm, when the other one has raised.
+            signal.setitimer(signal.ITIMER_REAL, 0.01)
+            return
+        self._busy = True
         if self.first:
             self._hurry.cancel()
-            self._stderr.write_now(f"agentscripts: {name} again: killing the scripts\n")
+            self._stderr.write_now("agentscripts: killing the scripts\n")
         else:
             self.first = number
+            name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
             text = f"agentscripts: {name}: cancelling the scripts; once more kills them at once\n"
             self._stderr.write_now(text)
+        self._busy = False
         raise KeyboardInterrupt

@@ -12,12 +12,11 @@ from typing import Final, NamedTuple
 
 from agentscripts._command import script_environment
 from agentscripts._context import Context
-from agentscripts._files import log_path_for
 from agentscripts._lifecycle import WaitGroup
 from agentscripts._logs import DISCARD
 from agentscripts._model import Script
 from agentscripts._native import LogFile, Outcome, Supervised, monotonic, nanoseconds
-from agentscripts._process import Child, spawn
+from agentscripts._spawn import Child
 from agentscripts._writers import WRITERS
 
 __all__ = ["EXHAUSTED", "CallLimits", "Launch", "Started"]
@@ -34,7 +33,7 @@ class CallLimits:
         self.deadline = _deadline(monotonic(), timeout)
         self.cancel_fd = cancel_fd
         self.base = base
-        self.reports = WaitGroup()
+        self.reports: WaitGroup | None = None
 
     def for_script(self, began: int, timeout: float | None) -> tuple[int, str]:
         """Return the deadline of a script, in monotonic nanoseconds, and what it stands for."""
@@ -82,7 +81,7 @@ class Launch:
         self._cleanup: tuple[Path, ...] = ()
         self._cgroup: Path | None = None
         self._cgroup_fd = -1
-        self.log_path = log_path_for(script, context.options.log_dir)
+        self._place = context.places[script.id]
 
     def start(self, *, permit: bool) -> Started:
         """Start the process, ready to be supervised.
@@ -92,13 +91,13 @@ class Launch:
         context, options, script = self._context, self._context.options, self._script
         self._log = log = WRITERS.open(
             options.filesystem,
-            self.log_path,
+            self._place.log_path,
             append=options.append_logs,
             max_bytes=options.max_log_bytes,
             backups=options.log_backups,
             max_line=options.max_line,
         )
-        data_dir = context.data_dir / str(script.log_source_id)
+        data_dir = self._place.data_dir
         options.filesystem.make_dirs(data_dir, 0o700)
         env = script_environment(
             self._limits.base,
@@ -114,7 +113,7 @@ class Launch:
         core = self._make_core()
         cwd = context.working_dir(command.cwd, env)
         began_at, began = time.time(), monotonic()
-        child = spawn(command, cwd, stdin=context.stdin, cgroup=self._cgroup)
+        child = context.spawner.spawn(command, cwd, self._limits.base, self._cgroup)
         deadline, limit = self._limits.for_script(began, script.timeout)
         core.prepare(
             pid=child.popen.pid,

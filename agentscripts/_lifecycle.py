@@ -28,22 +28,23 @@ class WaitGroup:
     """A counter that can be waited for to become zero. Thread-safe."""
 
     def __init__(self) -> None:
-        self._condition = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()  # guards _count
+        self._condition = threading.Condition(self._lock)
         self._count = 0
 
     def add(self) -> None:
         """Count one more."""
-        with self._condition:
+        with self._lock:
             self._count += 1
 
     def done(self) -> None:
         """Count one less."""
-        with self._condition:
+        with self._lock:
             self._count -= 1
             if self._count == 0:
                 self._condition.notify_all()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for zero, at most ``timeout`` seconds; return whether it is zero."""
-        with self._condition:
+        with self._lock:
             return self._condition.wait_for(lambda: self._count == 0, timeout)

@@ -30,6 +30,13 @@ __all__ = [
 _TAIL_BYTES: Final = 32768
 _LINE_BYTES: Final = 4096
 
+# Named once: ffi.new parses a text each time.
+_BATCH, _LENGTH = ffi.typeof("as_batch *"), ffi.typeof("size_t *")
+_LIMITS, _JOB = ffi.typeof("as_limits *"), ffi.typeof("as_job *")
+_OUTCOME, _DELIVERY = ffi.typeof("as_outcome *"), ffi.typeof("as_delivery *")
+_PIPES, _IDENTITY = ffi.typeof("int[4]"), ffi.typeof("uint64_t[2]")
+_TEXT = ffi.typeof("char[]")
+
 monotonic: Final[Callable[[], int]] = lib.as_monotonic
 RUNNING, STOPPING, DELIVERING = lib.AS_RUNNING, lib.AS_STOPPING, lib.AS_DELIVERING
 EXITED, TIMED_OUT = lib.AS_EXITED, lib.AS_TIMED_OUT
@@ -57,14 +64,14 @@ def _made(pointer: Any, free: Callable[[Any], None], error: int) -> Any:
 
 def make_pipes() -> list[int]:
     """Return stdout's read and write end and stderr's; the read ends do not block."""
-    ends = ffi.new("int[4]")
+    ends = ffi.new(_PIPES)
     _check(lib.as_pipes(ends))
     return list(ends)
 
 
-def signals_are_default() -> bool:
+def signals_are_default(*, real_time_too: bool) -> bool:
     """Whether a child inherits default dispositions and an empty mask, as ``Popen`` starts it."""
-    return bool(lib.as_signals_are_default())
+    return lib.as_signals_are_default(real_time_too) == 1
 
 
 class LogFile:
@@ -80,7 +87,7 @@ class LogFile:
 
     def identity(self) -> tuple[int, int]:
         """Return device and inode of the file that is written now."""
-        out = ffi.new("uint64_t[2]")
+        out = ffi.new(_IDENTITY)
         lib.as_logfile_identity(self.pointer, out, out + 1)
         return out[0], out[1]
 
@@ -128,7 +135,7 @@ class Batch:
     """What a thread of the pool holds: some lines of one run, or the call to flush (no lines)."""
 
     def __init__(self) -> None:
-        self.pointer = ffi.new("as_batch *")
+        self.pointer = ffi.new(_BATCH)
 
     def lines(self) -> list[str]:
         """Return the lines as text."""
@@ -188,7 +195,7 @@ class Supervised:
     def __init__(
         self, pool: Pool | None, key: int, max_line: int, stall: float | None, flush: float | None
     ) -> None:
-        limits = ffi.new("as_limits *", (key, max_line, nanoseconds(stall), nanoseconds(flush)))
+        limits = ffi.new(_LIMITS, (key, max_line, nanoseconds(stall), nanoseconds(flush)))
         run = lib.as_run_new(pool.pointer if pool else ffi.NULL, limits)
         self._run = _made(run, lib.as_run_free, ffi.errno)
         self._pool = pool  # outlives the run
@@ -213,20 +220,30 @@ class Supervised:
         gate: Gate | None,
     ) -> None:
         """Say what to supervise; from here on the pipes' read ends belong to the core."""
-        text = ffi.new("char[]", run_id.encode())
+        text = ffi.new(_TEXT, run_id.encode())
         self._kept = (text, log, census, gate)
-        self._job = ffi.new("as_job *")
-        job = self._job
-        job.pid, job.stdout_fd, job.stderr_fd = pid, stdout_fd, stderr_fd
-        job.cancel_fd, job.cgroup_fd, job.stop_signal = cancel_fd, cgroup_fd, stop_signal
-        job.deadline = deadline
-        job.wait_delay, job.kill_delay = nanoseconds(wait_delay), nanoseconds(kill_delay)
-        job.run_id, job.log, job.census = text, log.pointer, census.pointer
-        job.gate = gate.pointer if gate else ffi.NULL
+        self._job = ffi.new(
+            _JOB,
+            (
+                pid,
+                stdout_fd,
+                stderr_fd,
+                cancel_fd,
+                cgroup_fd,
+                stop_signal,
+                deadline,
+                nanoseconds(wait_delay),
+                nanoseconds(kill_delay),
+                text,
+                log.pointer,
+                census.pointer,
+                gate.pointer if gate else ffi.NULL,
+            ),
+        )
 
     def supervise(self) -> Outcome:
         """Block until the child, its tree and its output have ended. Raises ``OSError``."""
-        out = ffi.new("as_outcome *")
+        out = ffi.new(_OUTCOME)
         while _check(lib.as_run_supervise(self._run, self._job, out)) == lib.AS_INTERRUPTED:
             pass  # here Python runs its signal handlers
         known = bool(out.exit_known)
@@ -255,7 +272,7 @@ class Supervised:
 
     def wait(self) -> Delivered:
         """Block until all lines are delivered, or the logger is given up."""
-        out = ffi.new("as_delivery *")
+        out = ffi.new(_DELIVERY)
         while lib.as_run_wait(self._run, out) == lib.AS_INTERRUPTED:
             pass
         return Delivered(out.lines, out.dropped, bool(out.gave_up))
@@ -270,15 +287,15 @@ class Supervised:
 
     def snapshot(self) -> tuple[int, str]:
         """Return the state (``RUNNING`` …) and the last line."""
-        line = ffi.new("char[]", _LINE_BYTES)
-        length = ffi.new("size_t *")
+        line = ffi.new(_TEXT, _LINE_BYTES)
+        length = ffi.new(_LENGTH)
         state = lib.as_run_snapshot(self._run, line, _LINE_BYTES, length)
         lines = _text_lines(ffi.buffer(line, length[0])[:])
         return state, lines[-1] if lines else ""
 
     def tail(self) -> tuple[str, ...]:
         """Return the last lines, 20 and 32 KiB at most."""
-        text = ffi.new("char[]", _TAIL_BYTES)
+        text = ffi.new(_TEXT, _TAIL_BYTES)
         length = lib.as_run_tail(self._run, text, _TAIL_BYTES)
         return _text_lines(ffi.buffer(text, length)[:])
 

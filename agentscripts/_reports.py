@@ -30,6 +30,11 @@ class Reports:
         group.add()
         self._queue.put((result, group))
 
+    def wait(self, group: WaitGroup, timeout: float | None) -> None:
+        """Wait for the calls of a group, at most ``timeout`` seconds."""
+        if not group.wait(timeout):
+            self._logger.warning("on_complete is too slow: execute does not wait for it any longer")
+
     def is_own_thread(self) -> bool:
         """Whether the caller is ``on_complete``."""
         return threading.current_thread() is self._thread

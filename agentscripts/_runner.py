@@ -224,6 +224,7 @@ class Runner:
         if not chosen:
             return []
         limits = CallLimits(timeout, cancel.fileno() if cancel else -1, context.environment())
+        limits.reports = WaitGroup() if context.reports else None
         executions = [Execution(context, script, stage, limits) for script in chosen]
         slots = Slots(None) if stage is Stage.STOP else self._slots
         dispatch = Dispatch(context, executions, limits, cancel, slots)
@@ -234,9 +235,8 @@ class Runner:
         finally:
             with self._lock:
                 del self._dispatches[dispatch]
-        own = context.reports is not None and context.reports.is_own_thread()
-        if not own and not limits.reports.wait(self._options.flush_timeout):
-            self._options.logger.warning("on_complete is too slow: execute waits no longer")
+        if context.reports and limits.reports and not context.reports.is_own_thread():
+            context.reports.wait(limits.reports, self._options.flush_timeout)
         return [execution.result for execution in executions if execution.result is not None]
 
     def _unfinished(self) -> list[Execution]:

@@ -46,7 +46,7 @@ class Writers:
                 if shared is not None:
                     self._users[shared] += 1
                 elif _is_current(target, status):
-                    return self._add(target, append, max_bytes, backups, max_line)
+                    return self._add(target, status, append, max_bytes, backups, max_line)
             _close_target(target)
             if shared is not None:
                 return shared
@@ -67,7 +67,13 @@ class Writers:
         log.close()
 
     def _add(
-        self, target: LogTarget, append: bool, max_bytes: int | None, backups: int, max_line: int
+        self,
+        target: LogTarget,
+        status: os.stat_result,
+        append: bool,
+        max_bytes: int | None,
+        backups: int,
+        max_line: int,
     ) -> LogFile:
         log = LogFile(target.fd, target.dir_fd, target.name, max_bytes, backups, max_line)
         try:
@@ -77,7 +83,7 @@ class Writers:
             log.close()
             raise
         self._users[log] = 1
-        self._by_identity[log.identity()] = log
+        self._by_identity[status.st_dev, status.st_ino] = log
         return log
 
     def _find(self, identity: tuple[int, int]) -> LogFile | None:

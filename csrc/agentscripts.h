@@ -166,7 +166,7 @@ size_t as_run_tail(as_run *run, char *text, size_t size);
 /* out[0], out[1]: stdout's read (O_NONBLOCK) and write end; out[2], out[3]: stderr's. 0 or -errno. */
 int as_pipes(int out[4]);
 /* 1: no signal is ignored or blocked that a child would inherit so (subprocess resets SIGPIPE and
-   SIGXFSZ itself); 0: an exec helper is needed. */
-int as_signals_are_default(void);
+   SIGXFSZ itself); 0: an exec helper is needed. Half of the calls is for the real-time signals. */
+int as_signals_are_default(int real_time_too);
 
 #endif

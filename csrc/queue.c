@@ -57,7 +57,8 @@ void as_pool_close(as_pool *pool) {
 /* Lock held from here on, where not said otherwise. A queue in the list and one in a thread's hands
    keep their run, so a run that ends needs no lock to leave: a forked child may free it. */
 
-static void make_ready(as_queue *queue) {
+/* The list's hold on the run comes with it. */
+static void append_ready(as_queue *queue) {
     as_pool *pool = queue->pool;
     if (queue->ready || queue->owned || queue->abandoned) {
         return;
@@ -71,7 +72,13 @@ static void make_ready(as_queue *queue) {
         pool->first = queue;
     }
     pool->last = queue;
-    pthread_cond_signal(&pool->ready);
+}
+
+static void make_ready(as_queue *queue) {
+    append_ready(queue);
+    if (queue->ready && queue->pool->waiting) {
+        pthread_cond_signal(&queue->pool->ready);
+    }
 }
 
 /* Takes a queue out of the list, if it is there; the list's hold on the run goes to the caller. */
@@ -525,31 +532,31 @@ static void end_batch(as_queue *queue, as_batch *batch) {
     } else {
         queue->delivered = true;
     }
-    bool wanted = queue->final ? queue->delivered : find_room(queue, false) >= AS_QUEUE_BYTES / 4;
+    bool wanted = queue->final ? queue->delivered : find_room(queue, false) >= AS_QUEUE_BYTES / 2;
     if (queue->waiting && wanted) {
         queue->waiting = false;
         as_wake(queue->wake_fd);
     }
 }
 
-/* Returns the queue to the pool. */
-static void disown(as_queue *queue) {
+/* Ends the batch that a thread held and puts its queue behind the others: runs take turns. */
+static void give_back(as_batch *batch) {
+    as_run *run = batch->run;
+    as_queue *queue = as_run_queue(run);
+    end_batch(queue, batch);
     queue->owned = false;
+    batch->run = NULL;
     if (queue->span_count || (queue->final && !queue->delivered)) {
-        make_ready(queue); /* behind the others: runs take turns */
+        append_ready(queue);
     }
+    as_run_release(run);
 }
 
 int as_pool_next(as_pool *pool, as_batch *batch) {
-    if (batch->run) {
-        pthread_mutex_lock(&pool->lock);
-        end_batch(as_run_queue(batch->run), batch);
-        disown(as_run_queue(batch->run));
-        pthread_mutex_unlock(&pool->lock);
-        as_run_release(batch->run);
-        batch->run = NULL;
-    }
     pthread_mutex_lock(&pool->lock);
+    if (batch->run) {
+        give_back(batch);
+    }
     for (;;) {
         while (!pool->first && !pool->closed && pool->waiting < AS_SPARE_THREADS) {
             pool->waiting++;
@@ -562,6 +569,9 @@ int as_pool_next(as_pool *pool, as_batch *batch) {
             return AS_CLOSED;
         }
         (void)unlink_ready(queue);
+        if (pool->first) {
+            pthread_cond_signal(&pool->ready); /* the next one is for another thread */
+        }
         queue->owned = true;
         if (take(queue, batch)) {
             batch->run = queue->run;
@@ -572,8 +582,6 @@ int as_pool_next(as_pool *pool, as_batch *batch) {
             return 0;
         }
         queue->owned = false; /* what it holds is no whole line: the next commit makes it ready */
-        pthread_mutex_unlock(&pool->lock);
         as_run_release(queue->run);
-        pthread_mutex_lock(&pool->lock);
     }
 }

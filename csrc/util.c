@@ -65,7 +65,7 @@ int as_pipes(int out[4]) {
     return result;
 }
 
-int as_signals_are_default(void) {
+int as_signals_are_default(int real_time_too) {
     sigset_t blocked;
     if (pthread_sigmask(SIG_BLOCK, NULL, &blocked) != 0) {
         return 0;
@@ -74,6 +74,9 @@ int as_signals_are_default(void) {
         struct sigaction action;
         if (sigismember(&blocked, number) == 1) {
             return 0;
+        }
+        if (number > 31 && !real_time_too) {
+            continue;
         }
         if (number == SIGPIPE || number == SIGXFSZ || sigaction(number, NULL, &action) < 0) {
             continue;

@@ -10,11 +10,11 @@ class TestGreeting(unittest.TestCase):
 
     def test_name(self) -> None:
         """The greeting has the name in it."""
-        self.assertEqual(hello.greeting("you"), "Hello, you!\n")
+        assert hello.greeting("you") == "Hello, you!\n"
 
     def test_nobody(self) -> None:
         """Without a name it greets the world."""
-        self.assertEqual(hello.greeting(""), "Hello, world!\n")
+        assert hello.greeting("") == "Hello, world!\n"
 
 
 if __name__ == "__main__":

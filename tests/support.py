@@ -1,0 +1,238 @@
+"""What several tests need: handshakes with scripts, and programs that host a runner."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from agentscripts import LogBatch
+from agentscripts.testing import RecordingLogger
+
+T = TypeVar("T")
+
+PATIENCE = 30.0
+"""Seconds after which a handshake has failed: long enough for a machine that is busy."""
+
+
+class Lines(RecordingLogger):
+    """A logger whose lines can be waited for: a script says ``echo ready``, the test waits."""
+
+    def __init__(self, on_send: Callable[[LogBatch], None] | None = None) -> None:
+        super().__init__(on_send)
+        self._arrived = threading.Condition()
+
+    def send(self, batch: LogBatch) -> None:
+        super().send(batch)
+        with self._arrived:
+            self._arrived.notify_all()
+
+    def wait_for(self, text: str, count: int = 1) -> str:
+        """Wait until ``count`` lines begin with a text; return the last of them."""
+
+        def found() -> list[str]:
+            return [line for line in self.lines if line.startswith(text)]
+
+        with self._arrived:
+            arrived = self._arrived.wait_for(lambda: len(found()) >= count, PATIENCE)
+        assert arrived, f"expected {count} x {text!r}, got {self.lines[-20:]!r}"
+        return found()[count - 1]
+
+
+class Background(threading.Thread, Generic[T]):
+    """A call in a thread of its own; ``result`` joins it and returns or raises what it did."""
+
+    def __init__(self, call: Callable[[], T]) -> None:
+        super().__init__(daemon=True)
+        self._call = call
+        self._outcome: tuple[T | None, BaseException | None] = (None, None)
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self._outcome = (self._call(), None)
+        except BaseException as error:
+            self._outcome = (None, error)
+
+    def result(self, timeout: float = PATIENCE) -> T:
+        """Return what the call returned; fails when it has not ended in time."""
+        self.join(timeout)
+        assert not self.is_alive(), f"still running after {timeout} s: {self._call}"
+        value, error = self._outcome
+        if error is not None:
+            raise error
+        return value  # type: ignore[return-value]
+
+
+def eventually(condition: Callable[[], T], what: str = "") -> T:
+    """Wait until a condition is truthy and return it. For states that nothing announces."""
+    give_up = time.monotonic() + PATIENCE
+    while not (value := condition()):
+        assert time.monotonic() < give_up, f"never came true: {what or condition}"
+        time.sleep(0.002)
+    return value
+
+
+# ---- processes ----
+
+
+def state_of(pid: int) -> str:
+    """Return the state letter of a process, ``""`` when there is none."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+    return stat.rpartition(")")[2].split()[0]
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process exists and is no zombie."""
+    return state_of(pid) not in ("", "Z", "X")
+
+
+def processes_with(variable: str) -> list[int]:
+    """Return the pids of processes whose environment holds ``NAME=value``."""
+    wanted = os.fsencode(variable)
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdecimal():
+            with contextlib.suppress(OSError):
+                environment = Path("/proc", entry, "environ").read_bytes()
+                if wanted in environment.split(b"\0") and is_alive(int(entry)):
+                    found.append(int(entry))
+    return found
+
+
+def children() -> set[int]:
+    """Return the pids of this process's children, zombies included."""
+    found: set[int] = set()
+    for task in os.listdir("/proc/self/task"):
+        with contextlib.suppress(OSError):
+            found.update(map(int, Path("/proc/self/task", task, "children").read_text().split()))
+    return found
+
+
+def threads() -> dict[int, str]:
+    """Return the native ids and names of this process's threads, those of C included."""
+    names = {thread.native_id: thread.name for thread in threading.enumerate()}
+    tasks = [int(task) for task in os.listdir("/proc/self/task")]
+    return {task: names.get(task, "not Python's") for task in tasks}
+
+
+def descriptors() -> dict[int, str]:
+    """Return this process's open descriptors and what they are."""
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # the one that lists
+            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+    return found
+
+
+@contextlib.contextmanager
+def all_descriptors_taken(spare: int = 0) -> Iterator[None]:
+    """Take every descriptor that this process may still open, but for some."""
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(descriptors()) + 20, limits[1]))
+    taken: list[int] = []
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+        for _ in range(spare):
+            os.close(taken.pop())
+        yield
+    finally:
+        for fd in taken:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+# ---- programs that host a runner ----
+
+_PRELUDE = """\
+import contextlib, json, logging, os, signal, subprocess, sys, threading, time
+from pathlib import Path
+import agentscripts
+from agentscripts import *
+
+BASE = Path(sys.argv[1])
+
+def say(*words):
+    os.write(1, (" ".join(map(str, words)) + "\\n").encode())
+
+class Say:
+    def send(self, batch):
+        for line in batch.lines:
+            say("line", line)
+    def flush(self): pass
+
+def make(*scripts, on_complete=None, **options):
+    options = {"shell": "/bin/sh", "kill_delay": 0.2, "get_script_logger": lambda _: Say(),
+               "data_dir_base": BASE / "data", "log_dir": BASE / "logs", **options}
+    runner = Runner(Options(**options))
+    runner.init([s if isinstance(s, Script) else Script(script=s) for s in scripts],
+                on_complete=on_complete)
+    return runner
+
+"""
+
+
+class Host(subprocess.Popen[str]):
+    """A Python program of its own that hosts a runner; ``say(...)`` in it writes a line.
+
+    wrapper: a command that starts Python, such as ``("nohup",)``.
+    """
+
+    def __init__(
+        self, base: Path, program: str, *, wrapper: tuple[str, ...] = (), **options: Any
+    ) -> None:
+        base.mkdir(parents=True, exist_ok=True)
+        path = base / "host.py"
+        path.write_text(_PRELUDE + program)
+        super().__init__(
+            [*wrapper, sys.executable, str(path), str(base)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **options,
+        )
+
+    def wait_for(self, text: str) -> str:
+        """Read lines until one begins with a text; return the rest of it."""
+        assert self.stdout is not None
+        for line in self.stdout:
+            if line.startswith(text):
+                return line[len(text) :].strip()
+        assert self.stderr is not None
+        raise AssertionError(f"the host never said {text!r}:\n{self.stderr.read()}")
+
+    def finish(self) -> tuple[list[str], str]:
+        """Wait for the end; return the remaining lines and what it wrote to stderr."""
+        try:
+            out, err = self.communicate(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            out, err = self.communicate()
+            raise AssertionError(f"the host did not end; it said {out!r} and {err!r}") from None
+        return out.splitlines(), err
+
+    def __exit__(self, *exc: object) -> None:
+        self.kill()
+        super().__exit__(*exc)  # type: ignore[arg-type]
+
+
+def run_host(base: Path, program: str, **options: Any) -> list[str]:
+    """Run a host to its end, which must be a good one; return the lines that it said."""
+    with Host(base, program, **options) as host:
+        lines, errors = host.finish()
+    assert host.returncode == 0, f"exit status {host.returncode}: {errors}"
+    return lines

@@ -1,0 +1,253 @@
+"""S1, S2 and S3: ``close``, while nothing runs, while scripts run, and from callbacks."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import MakeRunner
+from support import Background, Lines, eventually, is_alive, threads
+
+from agentscripts import (
+    CancelToken,
+    LogBatch,
+    Runner,
+    RunnerClosedError,
+    RunResult,
+    RunStatus,
+    Script,
+    _runner,
+)
+
+LONG = "echo up $$; exec sleep 60"
+
+
+def is_closing(runner: Runner) -> bool:
+    try:
+        runner.register_metrics(None)
+    except RunnerClosedError:
+        return True
+    return False
+
+
+def test_close_is_idempotent(make_runner: MakeRunner) -> None:
+    """S1: a second close does nothing."""
+    runner = make_runner("echo hello")
+    runner.execute()
+    runner.close()
+    runner.close(timeout=0)
+    with runner:
+        pass
+
+
+def test_the_context_manager_closes(make_runner: MakeRunner) -> None:
+    """S1: leaving the block closes, also by an exception, which goes on."""
+    with pytest.raises(LookupError), make_runner("true") as runner:
+        raise LookupError
+    with pytest.raises(RunnerClosedError):
+        runner.execute()
+
+
+@pytest.mark.parametrize("timeout", [-1, float("nan"), "1"])
+def test_a_bad_timeout_closes_nothing(make_runner: MakeRunner, timeout: float) -> None:
+    """S1: a bad argument is refused, and the runner stays open."""
+    runner = make_runner("true")
+    with pytest.raises((ValueError, TypeError), match="timeout"):
+        runner.close(timeout)
+    runner.execute()
+
+
+def test_close_waits_for_running_calls(
+    make_runner: MakeRunner, lines: Lines, tmp_path: Path
+) -> None:
+    """S1: their scripts get no signal and end well; new calls are refused meanwhile."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    runner = make_runner(f'trap "echo signal" HUP TERM; echo up; read x < {fifo}; echo $x')
+    call = Background(runner.execute)
+    lines.wait_for("up")
+    closes = [Background(runner.close) for _ in range(3)]
+    eventually(lambda: is_closing(runner), "it closes")
+    with pytest.raises(RunnerClosedError):
+        runner.execute()
+    assert all(close.is_alive() for close in closes)
+    fifo.write_text("go on\n")
+    assert call.result()[0].ok
+    for close in closes:
+        close.result()
+    assert lines.lines == ["up", "go on"]
+
+
+def test_close_with_a_timeout_cancels(make_runner: MakeRunner, lines: Lines) -> None:
+    """S1: what still runs after the timeout is cancelled, those that wait included."""
+    runner = make_runner(LONG, LONG, LONG, max_parallel=2)
+    call = Background(lambda: runner.execute(check=False))
+    lines.wait_for("up", 2)
+    began = time.monotonic()
+    runner.close(timeout=0.1)
+    assert time.monotonic() - began >= 0.1
+    assert {one.status for one in call.result()} == {RunStatus.CANCELLED}
+    assert not any(is_alive(int(line.split()[1])) for line in lines.lines)
+
+
+def test_every_close_returns_when_all_is_done(make_runner: MakeRunner, lines: Lines) -> None:
+    """S1: one with a timeout ends the wait of one without; both return after the end."""
+    runner = make_runner(LONG)
+    call = Background(lambda: runner.execute(check=False))
+    pid = int(lines.wait_for("up").split()[1])
+    patient = Background(runner.close)
+    eventually(lambda: is_closing(runner), "it closes")
+    runner.close(timeout=0)
+    assert not is_alive(pid)
+    patient.result()
+    assert call.result()[0].status is RunStatus.CANCELLED
+
+
+def test_close_cancels_a_call_that_is_just_beginning(make_runner: MakeRunner) -> None:
+    """S1: a call that has selected no script yet when the timeout passes is cancelled, too."""
+    selecting = threading.Event()
+
+    def select(script: Script) -> bool:
+        selecting.set()
+        eventually(lambda: is_closing(runner), "it closes")
+        time.sleep(0.05)  # for close to reach its cancel; too short a wait only weakens the test
+        return True
+
+    runner = make_runner("sleep 20")
+    call = Background(lambda: runner.execute(select, check=False))
+    selecting.wait()
+    Background(lambda: runner.close(timeout=0)).result(timeout=10)
+    assert call.result()[0].status is RunStatus.CANCELLED
+
+
+def test_close_says_what_it_waits_for(
+    make_runner: MakeRunner,
+    lines: Lines,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """S1: script, pid and command, every 10 s (here sooner)."""
+    monkeypatch.setattr(_runner, "_REMIND", 0.01)
+    caplog.set_level(logging.INFO)
+    runner = make_runner(Script(script=LONG, name="slow one"))
+    call = Background(lambda: runner.execute(check=False))
+    pid = lines.wait_for("up").split()[1]
+    close = Background(runner.close)
+    eventually(lambda: caplog.text.count("slow one") > 1, "close says it twice")
+    for word in ("close waits", "slow one", pid, "sleep"):
+        assert word in caplog.text
+    runner.cancel(runner.runs()[0].run_id)
+    close.result()
+    call.result()
+
+
+def test_what_is_left_after_close(make_runner: MakeRunner, tmp_path: Path) -> None:
+    """S2: no thread of the library is left when close returns."""
+    before = threads()
+    runner = make_runner(*["echo hello"] * 5, on_complete=lambda result: None)
+    runner.execute()
+    runner.close()
+    assert {name for key, name in threads().items() if key not in before} == set()
+
+
+def test_threads_stuck_in_user_code_are_named(
+    make_runner: MakeRunner, caplog: pytest.LogCaptureFixture
+) -> None:
+    """S2: close returns although a logger and an on_complete never do; a warning names them."""
+    release = threading.Event()
+
+    def stick(_: object) -> None:
+        release.wait()
+
+    runner = make_runner(
+        "echo hello",
+        on_complete=stick,
+        get_script_logger=lambda _: Lines(stick),
+        stall_timeout=0.05,
+        flush_timeout=0.05,
+    )
+    try:
+        runner.execute()
+        runner.close()
+        (warning,) = [one.getMessage() for one in caplog.records if "closed, but" in one.msg]
+        assert "agentscripts-delivery" in warning
+        assert "agentscripts-reports" in warning
+        assert all(
+            one.daemon for one in threading.enumerate() if one.name.startswith("agentscripts")
+        )
+    finally:
+        release.set()
+
+
+# ---- from callbacks ----
+
+
+def test_on_complete_may_close(make_runner: MakeRunner) -> None:
+    """S3: close from on_complete starts closing and returns; other calls end well."""
+    closed = threading.Event()
+
+    def on_complete(result: RunResult) -> None:
+        runner.close()
+        closed.set()
+
+    runner = make_runner("true", on_complete=on_complete)
+    assert Background(runner.execute).result()[0].ok
+    assert closed.is_set()
+    Background(runner.close).result()
+
+
+def test_a_logger_may_close(make_runner: MakeRunner) -> None:
+    """S3: close from send starts closing and returns; the rest is delivered."""
+    logger = Lines(lambda batch: runner.close())
+    runner = make_runner("echo one; sleep 0.1; echo two", get_script_logger=lambda _: logger)
+    assert Background(runner.execute).result()[0].ok
+    assert logger.lines == ["one", "two"]
+    Background(runner.close).result()
+
+
+def test_callbacks_may_execute(make_runner: MakeRunner) -> None:
+    """S3: both callbacks may run scripts, and wait for them."""
+    inner: list[RunStatus] = []
+    depth = 0
+
+    def nested(_: object) -> None:
+        nonlocal depth
+        depth += 1
+        if depth <= 2:
+            inner.extend(one.status for one in runner.execute(lambda one: one.name == "inner"))
+
+    logger = Lines(nested)
+    runner = make_runner(
+        Script(script="echo outer", name="outer"),
+        Script(script="echo inner", name="inner"),
+        on_complete=nested,
+        get_script_logger=lambda _: logger,
+    )
+    Background(lambda: runner.execute(lambda one: one.name == "outer")).result()
+    eventually(lambda: len(runner.runs()) == 0, "all have ended")
+    Background(runner.close).result()
+    assert inner == [RunStatus.SUCCEEDED] * 2
+
+
+@pytest.mark.parametrize("where", ["send", "on_complete"])
+def test_callbacks_may_cancel(make_runner: MakeRunner, where: str) -> None:
+    """S3: a callback may cancel the call that it belongs to."""
+    token = CancelToken()
+
+    def cancel(what: LogBatch | RunResult) -> None:
+        token.cancel()
+
+    callback: dict[str, Callable[[object], object]] = {"on_complete": lambda result: None}
+    logger = Lines(cancel if where == "send" else None)
+    if where == "on_complete":
+        callback["on_complete"] = cancel  # type: ignore[assignment]
+    runner = make_runner(
+        "echo hello", "exec sleep 60", get_script_logger=lambda _: logger, **callback
+    )
+    results = Background(lambda: runner.execute(cancel=token, check=False)).result()
+    assert results[1].status is RunStatus.CANCELLED

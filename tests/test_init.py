@@ -1,0 +1,152 @@
+"""R1 and R2: what ``init`` checks and makes, and what goes before it and after ``close``."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import MakeRunner
+from support import Lines
+
+from agentscripts import (
+    AlreadyInitializedError,
+    InvalidScriptError,
+    NotInitializedError,
+    Runner,
+    RunnerClosedError,
+    Script,
+    Stage,
+)
+
+GOOD = Script(script="echo good", name="good")
+BAD = {
+    "empty": ({"script": " \n"}, "script"),
+    "NUL": ({"script": "echo \0"}, "script"),
+    "duplicate name": ({"name": "good"}, "name"),
+    "duplicate id": ({"id": GOOD.id}, "id"),
+    "negative timeout": ({"timeout": -1.0}, "timeout"),
+    "NaN timeout": ({"timeout": float("nan")}, "timeout"),
+    "infinite timeout": ({"timeout": float("inf")}, "timeout"),
+    "bad variable": ({"env": {"A=B": ""}}, "env"),
+}
+
+
+@pytest.mark.parametrize(("fields", "field"), BAD.values(), ids=BAD)
+def test_a_bad_script_changes_nothing(
+    make_runner: MakeRunner, tmp_path: Path, lines: Lines, fields: dict[str, Any], field: str
+) -> None:
+    """R1: one error names script and field, nothing is on disk, and init may be tried again."""
+    bad = Script(**{"script": "echo bad", "name": "bad", **fields})
+    runner = make_runner()
+    with pytest.raises(InvalidScriptError) as caught:
+        runner.init([GOOD, bad])
+    assert (caught.value.script, caught.value.field) == (bad.label, field)
+    assert list(tmp_path.iterdir()) == []
+    assert runner.scripts == ()
+    with pytest.raises(NotInitializedError):
+        runner.execute()
+    runner.init([GOOD])
+    runner.execute()
+    assert lines.lines == ["good"]
+
+
+def test_init_works_once(make_runner: MakeRunner) -> None:
+    """R1: a second init is refused and changes nothing."""
+    runner = make_runner(GOOD)
+    with pytest.raises(AlreadyInitializedError):
+        runner.init([Script(script="echo other")])
+    assert runner.scripts == (GOOD,)
+
+
+def test_init_takes_any_iterable(make_runner: MakeRunner) -> None:
+    """R1: the scripts are read once; none at all is fine."""
+
+    def scripts() -> Iterator[Script]:
+        yield GOOD
+
+    runner = make_runner()
+    runner.init(scripts())
+    assert runner.scripts == (GOOD,)
+    empty = make_runner()
+    empty.init([])
+    assert empty.execute() == []
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o077, 0o777], ids=oct)
+def test_directories(make_runner: MakeRunner, tmp_path: Path, umask: int) -> None:
+    """R2: data_dir_base/coder-script-data/bin is made with mode 0700, whatever the umask."""
+    old = os.umask(umask)
+    try:
+        runner = make_runner(GOOD)
+    finally:
+        os.umask(old)
+    assert runner.data_dir == tmp_path / "base" / "coder-script-data"
+    assert runner.script_bin_dir == runner.data_dir / "bin"
+    for directory in (tmp_path / "base", runner.data_dir, runner.script_bin_dir):
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+
+
+def test_directories_that_cannot_be_made(make_runner: MakeRunner, tmp_path: Path) -> None:
+    """R1, R2: init raises the OSError and may be tried again."""
+    (tmp_path / "base").write_text("in the way")
+    runner = make_runner()
+    with pytest.raises(NotADirectoryError, match="base"):
+        runner.init([GOOD])
+    (tmp_path / "base").unlink()
+    runner.init([GOOD])
+    assert runner.script_bin_dir.is_dir()
+
+
+def test_execute_before_init(make_runner: MakeRunner) -> None:
+    """R2: execute needs the scripts."""
+    with pytest.raises(NotInitializedError):
+        make_runner().execute(Stage.START)
+
+
+def test_after_close(make_runner: MakeRunner, tmp_path: Path) -> None:
+    """R2: after close nothing starts, and every method but close says so."""
+    runner = make_runner(f"touch {tmp_path}/started")
+    runner.close()
+    for call in (
+        runner.execute,
+        lambda: runner.init([GOOD]),
+        lambda: runner.register_metrics(None),
+    ):
+        with pytest.raises(RunnerClosedError):
+            call()
+    runner.close()
+    assert runner.runs() == []
+    assert not runner.cancel("0" * 32)
+    assert not (tmp_path / "started").exists()
+
+
+def test_close_before_init(make_runner: MakeRunner) -> None:
+    """R2: a runner that was never used closes, and stays closed."""
+    runner = make_runner()
+    runner.close()
+    with pytest.raises(RunnerClosedError):
+        runner.init([GOOD])
+
+
+def test_a_registry_that_refuses_the_metrics(make_runner: MakeRunner) -> None:
+    """R1: whatever makes init fail, nothing is left of it, and it may be tried again."""
+    from prometheus_client import CollectorRegistry, Counter
+
+    registry = CollectorRegistry()
+    taken = Counter("agent_scripts_output_bytes", "Somebody else's.", registry=registry)
+    runner = make_runner()
+    with pytest.raises(ValueError, match="agent_scripts_output_bytes"):
+        _register_and_init(runner, registry)
+    registry.unregister(taken)
+    _register_and_init(runner, registry)
+    runner.execute()
+    assert registry.get_sample_value("agent_scripts_output_bytes_total") == len("good\n")
+
+
+def _register_and_init(runner: Runner, registry: Any) -> None:
+    runner.register_metrics(registry)
+    runner.init([GOOD], on_complete=lambda result: None)

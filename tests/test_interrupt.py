@@ -1,0 +1,186 @@
+"""R8: what a signal handler raises during ``execute``."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import pytest
+from conftest import MakeRunner
+from support import Host, Lines, eventually, is_alive
+
+from agentscripts import RunResult, RunStatus
+
+OBEDIENT = "echo up $$; sleep 60"
+ASKED = "trap 'echo asked; exit 5' HUP; echo up $$; while :; do sleep 0.02; done"
+STUBBORN = 'trap "" HUP; echo up $$; while :; do sleep 0.02; done'
+
+HOST = """
+runner = make(*[{script!r}] * {count}, kill_delay={kill_delay}, max_parallel={max_parallel},
+              on_complete=lambda result: say("completed", result.status, result.exit_code))
+try:
+    runner.execute()
+except KeyboardInterrupt:
+    say("interrupted")
+say("left", len(runner.runs()))
+runner.close()
+"""
+
+
+def host(base: Path, script: str, count: int, kill_delay: float = 30, parallel: int | None = None):  # type: ignore[no-untyped-def]
+    text = HOST.format(script=script, count=count, kill_delay=kill_delay, max_parallel=parallel)
+    return Host(base, text)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 5])
+def test_one_sigint_cancels(tmp_path: Path, count: int) -> None:
+    """R8: Ctrl-C asks the scripts to end, waits for them, and KeyboardInterrupt goes on."""
+    with host(tmp_path, ASKED, count) as agent:
+        pids = [int(agent.wait_for("line up")) for _ in range(count)]
+        agent.send_signal(signal.SIGINT)
+        lines, errors = agent.finish()
+    assert agent.returncode == 0, errors
+    assert lines[-2:] == ["interrupted", "left 0"]
+    assert lines.count("line asked") == count
+    assert lines.count("completed cancelled 5") == count
+    assert not any(is_alive(pid) for pid in pids)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 5])
+def test_two_sigints_kill(tmp_path: Path, count: int) -> None:
+    """R8: the second Ctrl-C kills at once what the first could not end."""
+    with host(tmp_path, STUBBORN, count) as agent:
+        pids = [int(agent.wait_for("line up")) for _ in range(count)]
+        agent.send_signal(signal.SIGINT)
+        # The first one must have been handled: pending signals merge.
+        eventually(lambda: not _has_pending(agent.pid), "the signal is taken")
+        time.sleep(0.2)
+        assert all(is_alive(pid) for pid in pids)
+        began = time.monotonic()
+        agent.send_signal(signal.SIGINT)
+        lines, errors = agent.finish()
+    assert time.monotonic() - began < 15, "kill_delay is 30 s"
+    assert agent.returncode == 0, errors
+    assert lines[-2:] == ["interrupted", "left 0"]
+    assert lines.count("completed cancelled -9") == count
+    assert not any(is_alive(pid) for pid in pids)
+
+
+def _has_pending(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return any(
+        int(line.split()[1], 16) for line in status.splitlines() if line.startswith("ShdPnd")
+    )
+
+
+@pytest.mark.slow
+def test_sigint_while_scripts_wait(tmp_path: Path) -> None:
+    """R8: scripts that wait for their turn are never started."""
+    with host(tmp_path, OBEDIENT, 6, parallel=2) as agent:
+        for _ in range(2):
+            agent.wait_for("line up")
+        agent.send_signal(signal.SIGINT)
+        lines, errors = agent.finish()
+    assert agent.returncode == 0, errors
+    assert sorted(lines[:-2]) == ["completed cancelled -1"] * 2 + ["completed cancelled None"] * 4
+
+
+class Alarm(Exception):
+    """What the test's handler raises."""
+
+
+@pytest.fixture
+def alarm() -> Iterator[None]:
+    """SIGALRM raises ``Alarm`` in the main thread."""
+
+    def handler(number: int, frame: FrameType | None) -> NoReturn:
+        raise Alarm
+
+    old = signal.signal(signal.SIGALRM, handler)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, old)
+
+
+@pytest.mark.usefixtures("alarm")
+@pytest.mark.parametrize("count", [1, 4])
+def test_a_handler_that_raises(make_runner: MakeRunner, lines: Lines, count: int) -> None:
+    """R8: any exception of any handler cancels and is raised; the runner goes on working."""
+    completed: list[RunStatus] = []
+    runner = make_runner(
+        *[OBEDIENT] * count, on_complete=lambda result: completed.append(result.status)
+    )
+    _alarm_when(lines, count)
+    with pytest.raises(Alarm):
+        runner.execute()
+    assert runner.runs() == []
+    eventually(lambda: len(completed) == count, "all are reported")
+    assert completed == [RunStatus.CANCELLED] * count
+    assert runner.execute(lambda script: False) == []
+
+
+@pytest.mark.usefixtures("alarm")
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_handler_that_returns(make_runner: MakeRunner, lines: Lines, count: int) -> None:
+    """R8: a handler runs while scripts run, and one that returns changes nothing."""
+    seen: list[int] = []
+    signal.signal(signal.SIGALRM, lambda number, frame: seen.append(number))
+    runner = make_runner(*["echo up; sleep 0.2"] * count)
+    _alarm_when(lines, count)
+    assert all(result.ok for result in runner.execute())
+    assert seen == [signal.SIGALRM]
+
+
+def _alarm_when(lines: Lines, count: int) -> None:
+    main = threading.main_thread().ident
+    assert main is not None
+
+    def raise_alarm() -> None:
+        lines.wait_for("up", count)
+        signal.pthread_kill(main, signal.SIGALRM)
+
+    threading.Thread(target=raise_alarm, daemon=True).start()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("alarm")
+@pytest.mark.parametrize("count", [1, 8])
+def test_an_exception_at_any_moment(make_runner: MakeRunner, count: int) -> None:
+    """R8, R7: wherever it strikes, execute returns, each run that was selected is reported once,
+    and the runner goes on working."""
+    completed: list[RunResult] = []
+    runner = make_runner(*["echo hello"] * count, on_complete=completed.append)
+    began = time.perf_counter()
+    runner.execute()
+    usual = time.perf_counter() - began
+    eventually(lambda: len(completed) == count, "all are reported")
+    raised = 0
+    for step in range(150):
+        completed.clear()
+        selected = False
+
+        def select(script: object) -> bool:
+            nonlocal selected
+            selected = True
+            return True
+
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 1e-5 + usual * 1.2 * step / 150)
+            try:
+                runner.execute(select, check=False)
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+        except Alarm:
+            raised += 1
+        assert runner.runs() == [], f"step {step}"
+        ids = [result.run_id for result in completed]
+        assert len(ids) == len(set(ids)) <= count, f"step {step}"
+    assert raised > 30
+    assert all(result.ok for result in runner.execute())

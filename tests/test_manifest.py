@@ -1,0 +1,341 @@
+"""A manifest: what it may say, and how its mistakes are told."""
+
+from __future__ import annotations
+
+import math
+import signal
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from agentscripts._manifest import Manifest, ManifestError, load_manifest, parse_manifest
+from agentscripts._model import Script
+from agentscripts._options import Options
+from agentscripts._tables import OptionsTable, ScriptTable, parse_duration
+
+PATH = Path("/work/of/someone/workspace.toml")
+GIVEN = "00000000-0000-4000-8000-000000000001"
+
+
+def parse(text: str) -> Manifest:
+    return parse_manifest(text, PATH)
+
+
+def problems(text: str) -> list[str]:
+    """The lines of the error, each without the file's name, which all of them begin with."""
+    with pytest.raises(ManifestError) as caught:
+        parse(text)
+    prefix = f"{PATH}: "
+    assert all(line.startswith(prefix) for line in caught.value.problems)
+    return [line.removeprefix(prefix) for line in caught.value.problems]
+
+
+def test_all_fields_of_a_script() -> None:
+    """A ``[[script]]`` table becomes the same ``Script`` as its fields would."""
+    manifest = parse(
+        f"""
+        [[script]]
+        script = "true"
+        name = "one"
+        log_source_id = "{GIVEN}"
+        id = "{GIVEN.replace("-", "")}"
+        timeout = "1m30s"
+        log_path = "~/x.log"
+        run_on_start = true
+        run_on_stop = true
+        env = {{ A = "$B", "b c" = "" }}
+        [[script]]
+        script = "#!/bin/sh"
+        name = "two"
+        """
+    )
+    assert manifest.scripts == (
+        Script(
+            script="true",
+            name="one",
+            log_source_id=UUID(GIVEN),
+            id=UUID(GIVEN),
+            timeout=90.0,
+            log_path="~/x.log",
+            run_on_start=True,
+            run_on_stop=True,
+            env={"A": "$B", "b c": ""},
+        ),
+        Script(script="#!/bin/sh", name="two"),
+    )
+    assert manifest.options == {}
+
+
+def test_all_fields_are_known() -> None:
+    """A manifest knows every field of ``Script``, and of ``Options`` none that is not there."""
+    fields = {name for name in Script.__dataclass_fields__ if not name.startswith("_")}
+    assert set(ScriptTable.model_fields) == fields
+    assert set(OptionsTable.model_fields) <= set(Options.__dataclass_fields__)
+
+
+def test_all_options() -> None:
+    """The ``[options]`` become arguments for ``Options``; relative paths count from the file."""
+    manifest = parse(
+        """
+        script = []
+        [options]
+        data_dir = "data"
+        log_dir = "../logs"
+        working_dir = "."
+        cgroup = "/sys/fs/cgroup/x"
+        shell = "tools/sh"
+        env = { A = "$HOME" }
+        wait_delay = 1
+        kill_delay = inf
+        stop_signal = "SIGTERM"
+        max_parallel = 2
+        max_log_bytes = 1_000
+        log_backups = 3
+        append_logs = true
+        """
+    )
+    options = Options(**manifest.options)
+    directory = PATH.parent
+    assert options.data_dir_base == directory / "data"
+    assert options.log_dir == directory / "../logs"
+    assert options.working_dir == directory
+    assert options.cgroup == Path("/sys/fs/cgroup/x")
+    assert options.shell == str(directory / "tools/sh")
+    assert options.env == {"A": "$HOME"}
+    assert (options.wait_delay, options.kill_delay) == (1.0, None)
+    assert options.stop_signal is signal.SIGTERM
+    assert (options.max_parallel, options.max_log_bytes, options.log_backups) == (2, 1000, 3)
+    assert options.append_logs is True
+
+
+def test_paths_of_the_home_directory_and_programs_of_path() -> None:
+    """``~`` is left to the library, and so is a shell without a slash."""
+    options = parse('script = []\n[options]\nlog_dir = "~/x"\nshell = "bash"').options
+    assert options == {"log_dir": "~/x", "shell": "bash"}
+
+
+def test_options_default_to_those_of_the_library() -> None:
+    """Without ``[options]`` the library decides."""
+    assert parse('[[script]]\nscript = "true"').options == {}
+
+
+def test_labels_count_from_one() -> None:
+    """A script without a name goes by its place, as in the messages."""
+    manifest = parse('[[script]]\nscript = "true"\nname = "a"\n[[script]]\nscript = "true"')
+    assert list(manifest.labels.values()) == ["a", "script[2]"]
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (0, 0.0),
+        (1.5, 1.5),
+        (10**9, 1e9),
+        (math.inf, None),
+        ("1m30s", 90.0),
+        ("2h", 7200.0),
+        ("1h1m1s1ms", 3661.001),
+        ("500ms", 0.5),
+        ("1.5m", 90.0),
+        ("90s", 90.0),
+        ("0s", 0.0),
+    ],
+)
+def test_duration(value: object, seconds: float | None) -> None:
+    """A duration is seconds or a text; ``inf`` is no limit."""
+    assert parse_duration(value) == seconds
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *["", "5", "5x", "m", "1s1m", "1m1m", "-1s", "1 m", "1e3s", "+1s", ".5s", "1.s", "\u0661s"],
+        *["inf", "9" * 400 + "h", -1, -0.1, math.nan, -math.inf, 10**400, True, None, [1]],
+    ],
+)
+def test_no_duration(value: object) -> None:
+    """All else is refused: no number without a unit, no other order, no sign."""
+    with pytest.raises(ValueError, match="is no duration"):
+        parse_duration(value)
+
+
+SECONDS = 'expected seconds or a text such as "1m30s"'
+TEXT = "expected a quoted text"
+
+
+@pytest.mark.parametrize(
+    ("field", "problem"),
+    [
+        ('timeout = "5x"', f'timeout: "5x" is no duration, {SECONDS}'),
+        ("timeout = -1", f"timeout: -1 is no duration, {SECONDS}"),
+        ("timeout = true", f"timeout: true is no duration, {SECONDS}"),
+        ("log_path = 1.5", f"log_path: 1.5 is no text, {TEXT}"),
+        ("log_path = 2020-01-01", f"log_path: a date or time is no text, {TEXT}"),
+        ('run_on_stop = "yes"', 'run_on_stop: "yes" is no boolean, expected true or false'),
+        ("run_on_stop = 1", "run_on_stop: 1 is no boolean, expected true or false"),
+        (
+            'id = "x"',
+            'id: "x" is no UUID, expected a quoted text of 32 hexadecimal digits',
+        ),
+        ("env = []", 'env: an array is no table of texts, expected NAME = "value" pairs'),
+        ("env.A = 1", f"env.A: an integer is no text, {TEXT}"),
+        (
+            'env."A=" = "x"',
+            "env: has the name 'A=', expected one that is not empty, without '='",
+        ),
+        (
+            r'log_path = "\u0000"',
+            r"log_path: is '\x00' and has a NUL at index 0, expected none",
+        ),
+        ("timeuot = 1", 'timeuot: is unknown, did you mean "timeout"?'),
+        ("Timeout = 1", 'Timeout: is unknown, did you mean "timeout"?'),
+        (
+            "zzz = 1",
+            f"zzz: is unknown, expected one of {', '.join(ScriptTable.model_fields)}",
+        ),
+    ],
+)
+def test_mistake_in_a_script(field: str, problem: str) -> None:
+    """The line names the table, the field, the value and what was expected."""
+    text = f'[[script]]\nscript = "true"\n[[script]]\nname = "install"\nscript = "true"\n{field}'
+    assert problems(text) == [f'script[2] "install" {problem}']
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "script: is missing, expected [[script]] tables"),
+        ("script = 5", "script: 5 is no array of tables, expected [[script]] tables"),
+        ("[script]", "script: a table is no array of tables, expected [[script]] tables"),
+        ("script = [5]", "script[1]: 5 is no table, expected a table of fields"),
+        ("script = []\noptions = 1", "options: 1 is no table, expected an [options] table"),
+        ("script = []\n[option]", 'option: is unknown, did you mean "options"?'),
+        ("[[script]]", f"script[1] script: is missing, {TEXT}"),
+        ('[[script]]\nscript = " "', "script[1] script: is empty or blank, expected a command"),
+    ],
+)
+def test_mistake_in_a_table(text: str, problem: str) -> None:
+    """Tables that are missing, unknown or of another type are told as such."""
+    assert problems(text) == [problem]
+
+
+@pytest.mark.parametrize(
+    ("field", "problem"),
+    [
+        ("data_dir = 5", f"data_dir: 5 is no path, {TEXT}"),
+        ('data_dir = ""', "data_dir: is '', expected a path"),
+        ('data_dir_base = "x"', 'data_dir_base: is unknown, did you mean "data_dir"?'),
+        ('shell = ""', "shell: is '', expected the path of a shell"),
+        ("max_parallel = 0", "max_parallel: is 0, expected an integer >= 1"),
+        ("log_backups = 2.5", "log_backups: 2.5 is no integer, expected a whole number"),
+        (
+            'stop_signal = "HUP"',
+            'stop_signal: "HUP" is no signal, expected a name such as "SIGHUP"',
+        ),
+        (
+            'stop_signal = "SIGSTOP"',
+            "stop_signal: is SIGSTOP, expected a signal of signal.Signals that can ask a process "
+            "to end",
+        ),
+        ('wait_delay = "1"', f'wait_delay: "1" is no duration, {SECONDS}'),
+    ],
+)
+def test_mistake_in_the_options(field: str, problem: str) -> None:
+    """The library's own checks of ``Options`` are told in the manifest's words."""
+    assert problems(f"script = []\n[options]\n{field}") == [f"options {problem}"]
+
+
+def test_all_mistakes_at_once() -> None:
+    """One attempt tells everything: types, the library's checks, names used twice."""
+    text = r"""
+        [[script]]
+        name = "a"
+        script = ""
+        env."=" = ""
+        [[script]]
+        name = "a"
+        script = "\u0000"
+        timeout = "x"
+        [[script]]
+        name = "a"
+        script = 5
+        [options]
+        max_parallel = 0
+        log_backups = 0
+    """
+    used = '"a" is the name of script[1] too, expected a unique one'
+    assert problems(text) == [
+        f'script[2] "a" name: {used}',
+        f'script[3] "a" name: {used}',
+        'script[1] "a" script: is empty or blank, expected a command',
+        "script[1] \"a\" env: has the name '=', expected one that is not empty, without '='",
+        'script[2] "a" script: has a NUL at index 0, expected none',
+        f'script[2] "a" timeout: "x" is no duration, {SECONDS}',
+        f'script[3] "a" script: an integer is no text, {TEXT}',
+        "options max_parallel: is 0, expected an integer >= 1",
+        "options log_backups: is 0, expected an integer >= 1",
+    ]
+
+
+def test_ids_are_unique() -> None:
+    """What the library checks across scripts is told too."""
+    one = f'[[script]]\nscript = "true"\nid = "{GIVEN}"\nname ='
+    (problem,) = problems(f'{one} "a"\n{one} "b"')
+    assert problem == f"script 'b': id is {GIVEN} and used by script 'a', expected a unique one"
+
+
+@pytest.mark.parametrize("field", ["script = [1973]", "script = 1973", "env = { A = 1973 }"])
+def test_secrets_are_not_quoted(field: str) -> None:
+    """X1: a wrong value where a script or a variable belongs is not shown."""
+    other = "" if field.startswith("script") else 'script = "true"'
+    (problem,) = problems(f"[[script]]\n{other}\n{field}")
+    assert "1973" not in problem
+
+
+def test_long_values_are_cut() -> None:
+    """A message stays a line."""
+    (problem,) = problems(f'[[script]]\nscript = "true"\ntimeout = "{"x" * 500}"')
+    assert f'"{"x" * 59}… is no duration' in problem
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("a = 1\nb = 2 x", ":2:7: Expected newline or end of document after a statement"),
+        ("a = 1\nb = ", ":2:5: Invalid value"),
+        ("a = [1,", ":1:8: Invalid value"),
+    ],
+)
+def test_syntax_error_has_line_and_column(text: str, problem: str) -> None:
+    """A mistake in the syntax is told with its place, as compilers do."""
+    with pytest.raises(ManifestError) as caught:
+        parse(text)
+    assert caught.value.problems == (f"{PATH}{problem}",)
+
+
+@pytest.mark.parametrize("text", ["a = " + "9" * 10_000, "a = " + "[" * 100_000])
+def test_what_python_cannot_parse_is_a_mistake_too(text: str) -> None:
+    """An endless number or nesting ends in a line, not in a traceback."""
+    assert len(problems(text)) == 1
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    """A file that is missing, a directory, or no text is a mistake with the file's name."""
+    binary = tmp_path / "binary"
+    binary.write_bytes(b"a = 1\nb\xff")
+    for path, problem in (
+        (tmp_path / "none", ": No such file or directory, expected a TOML file"),
+        (tmp_path, ": Is a directory, expected a TOML file"),
+        (binary, ":2:2: byte 0xff is no UTF-8, expected a TOML file"),
+    ):
+        with pytest.raises(ManifestError) as caught:
+            load_manifest(path)
+        assert caught.value.problems == (f"{path}{problem}",)
+
+
+def test_relative_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The directory of a manifest that is named relatively is absolute."""
+    monkeypatch.chdir(tmp_path)
+    Path("m.toml").write_text('script = []\n[options]\nlog_dir = "x"')
+    assert load_manifest(Path("m.toml")).options == {"log_dir": f"{tmp_path}/x"}

@@ -1,0 +1,111 @@
+"""The summary at the end of a run."""
+
+from __future__ import annotations
+
+import signal
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentscripts._model import RunStatus, Script, Stage
+from agentscripts._result import RunResult
+from agentscripts._summary import duration_text, summarize
+
+NOW = datetime(2024, 1, 1, tzinfo=UTC)
+
+
+def result(name: str, status: RunStatus, duration: float, **fields: Any) -> RunResult:
+    return RunResult(
+        run_id="0" * 32,
+        script=Script(script="true", name=name),
+        stage=Stage.START,
+        status=status,
+        started_at=NOW,
+        ended_at=NOW,
+        duration=duration,
+        **fields,
+    )
+
+
+def summary(*results: RunResult) -> list[str]:
+    return summarize(results, {one.script.id: one.script.name for one in results}).splitlines()
+
+
+def test_success() -> None:
+    """Status, exit code and duration of each script, in columns."""
+    assert summary(
+        result("a", RunStatus.SUCCEEDED, 0.1, exit_code=0, tail=("unseen",)),
+        result("longer", RunStatus.SUCCEEDED, 125, exit_code=0),
+    ) == [
+        "",
+        "script  status     exit  duration",
+        "a       succeeded     0     0.10s",
+        "longer  succeeded     0     2m05s",
+        "",
+        "2 scripts succeeded",
+    ]
+
+
+def test_failures_show_their_last_lines() -> None:
+    """Each failure says why, where its log is, and its last lines, all of it harmless."""
+    assert summary(
+        result("ok", RunStatus.SUCCEEDED, 1, exit_code=0),
+        result(
+            "a\x1b",
+            RunStatus.TIMED_OUT,
+            2,
+            exit_code=-1,
+            reason="timed out\x1b",
+            log_path=Path("/x/a.log"),
+            tail=("one", "\x1b[2J"),
+        ),
+        result("b", RunStatus.NOT_STARTED, 0, reason="not started: no such file"),
+    ) == [
+        "",
+        "script  status         exit  duration",
+        "ok      succeeded         0     1.00s",
+        r"a\x1b   timed out    SIGHUP     2.00s",
+        "b       not started       -     0.00s",
+        "",
+        r"a\x1b: timed out\x1b",
+        "  its log file: /x/a.log",
+        "  its last lines:",
+        "    one",
+        r"    \x1b[2J",
+        "",
+        "b: not started: no such file",
+        "",
+        "2 of 3 scripts did not succeed",
+    ]
+
+
+def test_cancelled_scripts_show_no_lines() -> None:
+    """The user ended them, so their last lines explain nothing; they count as not succeeded."""
+    code = -signal.SIGRTMIN - 1
+    assert summary(
+        result("a", RunStatus.CANCELLED, 0, exit_code=code, reason="cancelled", tail=("x",))
+    )[2:] == [
+        f"a       cancelled  signal {-code}     0.00s",
+        "",
+        "1 of 1 scripts did not succeed",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0.00s"),
+        (9.99, "9.99s"),
+        (9.996, "10.0s"),
+        (59.94, "59.9s"),
+        (59.96, "1m00s"),
+        (3599.4, "59m59s"),
+        (3599.6, "1h00m00s"),
+        (90_061, "25h01m01s"),
+    ],
+)
+def test_duration_text(seconds: float, text: str) -> None:
+    """Durations are rounded, never to 60 of a unit."""
+    assert duration_text(seconds) == text
