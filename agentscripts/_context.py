@@ -22,6 +22,8 @@ from agentscripts._spawn import Spawner
 
 __all__ = ["Context"]
 
+_GRACE: Final = 1.0  # seconds
+
 
 class Place(NamedTuple):
     """Where a script's files are."""
@@ -104,10 +106,11 @@ class Context:
         if self.reports and group:
             self.reports.put(result, group)
 
-    def close(self, timeout: float | None) -> list[str]:
+    def close(self) -> list[str]:
         """End the threads and close the descriptors; return the names of threads that are stuck."""
-        stuck = self.reports.close(timeout) if self.reports else []
-        stuck += self.delivery.close(timeout)
+        stuck = self.reports.close(self.options.flush_timeout) if self.reports else []
+        # A logger that is busy now has had its flush_timeout when its run ended.
+        stuck += self.delivery.close(_GRACE)
         for left in tuple(self._cgroups):
             self.remove_cgroup(left)
         self.census.close()

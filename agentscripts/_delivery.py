@@ -57,14 +57,14 @@ class Delivery:
         """Whether the caller is a logger."""
         return threading.current_thread() in self._threads
 
-    def close(self, timeout: float | None) -> list[str]:
+    def close(self, timeout: float) -> list[str]:
         """End the threads; return the names of those that are stuck in a logger."""
         self.pool.close()
         with self._lock:
             threads = set(self._threads)
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = time.monotonic() + timeout
         for thread in threads - {threading.current_thread()}:
-            thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
+            thread.join(max(0.0, deadline - time.monotonic()))
         return sorted(thread.name for thread in threads if thread.is_alive())
 
     def _start_thread(self) -> None:

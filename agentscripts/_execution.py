@@ -154,6 +154,10 @@ class Execution:
         metrics.started(self.stage)
         try:
             outcome = self._outcome(core)
+        except OSError as error:
+            end_child(self._context.census, self.run_id)
+            self.set_unstarted(RunStatus.NOT_STARTED, f"cannot be supervised: {error}", error)
+            return False
         finally:
             metrics.stopped(self.stage)
         started.set_ended(outcome)

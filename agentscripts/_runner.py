@@ -296,7 +296,7 @@ class Runner:
                 return
             self._closer = threading.current_thread()
         try:
-            stuck = self._context.close(self._options.flush_timeout) if self._context else []
+            stuck = self._context.close() if self._context else []
         finally:
             with self._lock:
                 self._closer = None

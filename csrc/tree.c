@@ -86,46 +86,24 @@ static int pidfd_signal(int pidfd, int signal, unsigned flags) {
     return (int)syscall(SYS_pidfd_send_signal, pidfd, signal, NULL, flags);
 }
 
-/* Reads a file of /proc/<pid> into the census's environ buffer, NUL after it; its size, 0 when the
-   process is gone or not ours to read. */
-static size_t read_proc(as_census *census, int pid, const char *name, size_t at_least) {
+static int open_proc(const as_census *census, int pid, const char *name) {
     char path[32];
     (void)snprintf(path, sizeof path, "%d/%s", pid, name);
-    int fd = openat(census->proc_fd, path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) {
-        return 0;
-    }
-    size_t size = 0;
-    for (;;) {
-        ssize_t got = read(fd, census->environ + size, census->environ_room - 1 - size);
-        if (got <= 0) {
-            break;
-        }
-        size += (size_t)got;
-        if (size >= at_least) {
-            break; /* one read holds it all: spare the one that says so */
-        }
-        if (size == census->environ_room - 1) {
-            char *larger = realloc(census->environ, census->environ_room * 2);
-            if (!larger) {
-                break;
-            }
-            census->environ = larger;
-            census->environ_room *= 2;
-        }
-    }
-    as_close(&fd);
-    census->environ[size] = 0;
-    return size;
+    return openat(census->proc_fd, path, O_RDONLY | O_CLOEXEC);
 }
 
 /* /proc/<pid>/stat, see proc_pid_stat(5); false: no such process. */
-static bool read_stat(as_census *census, int pid, process *out) {
+static bool read_stat(const as_census *census, int pid, process *out) {
     enum { STATE = 3, PARENT, GROUP, SESSION, THREADS = 20, START = 22 };
-    if (read_proc(census, pid, "stat", 1) == 0) {
+    char text[1024]; /* one read gives it all */
+    int fd = open_proc(census, pid, "stat");
+    ssize_t size = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+    as_close(&fd);
+    if (size <= 0) {
         return false;
     }
-    const char *p = strrchr(census->environ, ')'); /* the name before it may hold anything */
+    text[size] = 0;
+    const char *p = strrchr(text, ')'); /* the name before it may hold anything */
     if (!p || p[1] != ' ') {
         return false;
     }
@@ -150,20 +128,6 @@ static bool read_stat(as_census *census, int pid, process *out) {
     return true;
 }
 
-/* The run ids in its environment, NULL for none. Valid until the next read. */
-static const char *read_run_ids(as_census *census, int pid) {
-    size_t size = read_proc(census, pid, "environ", SIZE_MAX);
-    const char *p = census->environ, *end = p + size;
-    const size_t name = sizeof run_id_name - 1;
-    while ((p = memmem(p, (size_t)(end - p), run_id_name, name)) != NULL) {
-        if (p == census->environ || p[-1] == 0) {
-            return p + name;
-        }
-        p += name;
-    }
-    return NULL;
-}
-
 static bool grow(void *array, size_t *room, size_t needed, size_t size) {
     if (needed <= *room) {
         return true;
@@ -176,6 +140,29 @@ static bool grow(void *array, size_t *room, size_t needed, size_t size) {
     *pointer = larger;
     *room = needed * 2;
     return true;
+}
+
+/* The run ids in its environment; NULL: none, or it is gone, or not ours to read. Valid until the
+   next call, under the census's lock. */
+static const char *read_run_ids(as_census *census, int pid) {
+    int fd = open_proc(census, pid, "environ");
+    size_t size = 0;
+    ssize_t got = fd < 0 ? 0 : 1;
+    while (got > 0 && grow(&census->environ, &census->environ_room, size + 4096, 1)) {
+        got = read(fd, census->environ + size, census->environ_room - 1 - size);
+        size += got > 0 ? (size_t)got : 0;
+    }
+    as_close(&fd);
+    census->environ[size] = 0;
+    const char *p = census->environ, *end = p + size;
+    const size_t name = sizeof run_id_name - 1;
+    while ((p = memmem(p, (size_t)(end - p), run_id_name, name)) != NULL) {
+        if (p == census->environ || p[-1] == 0) {
+            return p + name;
+        }
+        p += name;
+    }
+    return NULL;
 }
 
 static int keep_run_ids(as_census *census, process *found) {
@@ -196,9 +183,8 @@ static int keep_run_ids(as_census *census, process *found) {
 static int add_process(as_census *census, int pid, uint64_t since) {
     process found;
     /* Kernel threads have no session, and a script's processes always have one that we can see. A
-       system call for each spares their files, most of the scan on many machines. The host itself
-       is never one of them. */
-    if (pid == getpid() || getsid(pid) <= 0 || !read_stat(census, pid, &found)) {
+       system call for each spares their files, most of the scan on many machines. */
+    if (getsid(pid) <= 0 || !read_stat(census, pid, &found)) {
         return 0;
     }
     int result = found.dead || found.started < since ? 0 : keep_run_ids(census, &found);
@@ -220,6 +206,7 @@ struct directory_entry {
 /* Reads all processes. Environments: of those that started at `since` or later. */
 static int scan(as_census *census, uint64_t since) {
     _Alignas(struct directory_entry) char buffer[16384];
+    int self = getpid();
     census->scanned_at = as_monotonic();
     census->since = since;
     census->count = 0;
@@ -239,7 +226,8 @@ static int scan(as_census *census, uint64_t since) {
             const struct directory_entry *entry = (const void *)(buffer + at);
             at += entry->size;
             int pid = atoi(entry->name);
-            int result = pid > 0 ? add_process(census, pid, since) : 0;
+            /* The host itself is never one of a script's processes. */
+            int result = pid > 0 && pid != self ? add_process(census, pid, since) : 0;
             if (result < 0) {
                 return result;
             }
@@ -372,9 +360,7 @@ int as_census_find_child(as_census *census, const char *run_id) {
 void as_tree_begin(as_tree *tree, as_census *census, int leader, int leader_fd, int cgroup_fd,
                    const char *run_id) {
     process self = {0};
-    pthread_mutex_lock(&census->lock);
     (void)read_stat(census, leader, &self); /* 0 when unreadable: then all environments are read */
-    pthread_mutex_unlock(&census->lock);
     *tree = (as_tree){.census = census,
                       .run_id = run_id,
                       .leader = leader,

@@ -197,14 +197,25 @@ class Host(subprocess.Popen[str]):
         base.mkdir(parents=True, exist_ok=True)
         path = base / "host.py"
         path.write_text(_PRELUDE + program)
-        super().__init__(
-            [*wrapper, sys.executable, str(path), str(base)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            **options,
-        )
+        self._errors = base / "host.stderr"
+        with self._errors.open("wb") as errors:
+            super().__init__(
+                [*wrapper, sys.executable, str(path), str(base)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                **options,
+            )
+        # It ends all waits: what is read then is the end of the file.
+        self._watchdog = threading.Timer(PATIENCE, self.kill)
+        self._watchdog.daemon = True
+        self._watchdog.start()
+
+    @property
+    def complaints(self) -> str:
+        """What it has written to stderr so far."""
+        return self._errors.read_text(errors="replace")
 
     def wait_for(self, text: str) -> str:
         """Read lines until one begins with a text; return the rest of it."""
@@ -212,27 +223,26 @@ class Host(subprocess.Popen[str]):
         for line in self.stdout:
             if line.startswith(text):
                 return line[len(text) :].strip()
-        assert self.stderr is not None
-        raise AssertionError(f"the host never said {text!r}:\n{self.stderr.read()}")
+        raise AssertionError(f"the host never said {text!r}:\n{self.complaints}")
 
-    def finish(self) -> tuple[list[str], str]:
-        """Wait for the end; return the remaining lines and what it wrote to stderr."""
-        try:
-            out, err = self.communicate(timeout=PATIENCE)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            out, err = self.communicate()
-            raise AssertionError(f"the host did not end; it said {out!r} and {err!r}") from None
-        return out.splitlines(), err
+    def finish(self) -> list[str]:
+        """Wait for the end, which must come by itself; return the remaining lines."""
+        assert self.stdout is not None
+        lines = self.stdout.read().splitlines()
+        status = self.wait()
+        assert self._watchdog.is_alive() or status != -9, f"it hangs: {lines!r}, {self.complaints}"
+        return lines
 
     def __exit__(self, *exc: object) -> None:
         self.kill()
+        self._watchdog.cancel()
+        self._watchdog.join()
         super().__exit__(*exc)  # type: ignore[arg-type]
 
 
 def run_host(base: Path, program: str, **options: Any) -> list[str]:
     """Run a host to its end, which must be a good one; return the lines that it said."""
     with Host(base, program, **options) as host:
-        lines, errors = host.finish()
-    assert host.returncode == 0, f"exit status {host.returncode}: {errors}"
+        lines = host.finish()
+    assert host.returncode == 0, f"exit status {host.returncode}: {host.complaints}"
     return lines

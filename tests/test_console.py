@@ -106,6 +106,17 @@ def test_hurry_ends_a_wait(pipe: tuple[int, io.TextIOWrapper]) -> None:
     assert output.error is None
 
 
+def test_hurry_ends_a_write_that_fills_the_pipe(pipe: tuple[int, io.TextIOWrapper]) -> None:
+    """No system call waits for the reader: a pipe takes part of a text, and the rest is dropped."""
+    reader, stream = pipe
+    hurry = CancelToken()
+    writer = threading.Thread(target=Output(stream, hurry).write, args=("x" * 1_000_000,))
+    writer.start()
+    os.read(reader, 1)
+    hurry.cancel()
+    writer.join()
+
+
 def test_write_now_never_waits(pipe: tuple[int, io.TextIOWrapper]) -> None:
     """A signal handler's text is written, or dropped when the reader is slow."""
     reader, stream = pipe

@@ -36,9 +36,9 @@ while not any(run.last_line for run in runner.runs()):
 """
     with Host(tmp_path, program) as host:
         pid = int(host.wait_for("line up"))
-        _, errors = host.finish()
+        host.finish()
     assert host.returncode == {"return": 0, "SystemExit": 3}.get(way, 1)
-    assert ("on purpose" in errors) == (way == "unhandled exception")
+    assert ("on purpose" in host.complaints) == (way == "unhandled exception")
     assert not is_alive(pid)
 
 
@@ -53,7 +53,7 @@ say("leaving", *[run.last_line.split()[-1] for run in runner.runs() if run.last_
 """
     with Host(tmp_path, program) as host:
         pids = [int(word) for word in host.wait_for("leaving").split()]
-        lines, _ = host.finish()
+        lines = host.finish()
     assert len(pids) == 10
     assert not any(is_alive(pid) for pid in pids)
     assert not [line for line in lines if "line up" in line]

@@ -44,8 +44,8 @@ def test_one_sigint_cancels(tmp_path: Path, count: int) -> None:
     with host(tmp_path, ASKED, count) as agent:
         pids = [int(agent.wait_for("line up")) for _ in range(count)]
         agent.send_signal(signal.SIGINT)
-        lines, errors = agent.finish()
-    assert agent.returncode == 0, errors
+        lines = agent.finish()
+    assert agent.returncode == 0, agent.complaints
     assert lines[-2:] == ["interrupted", "left 0"]
     assert lines.count("line asked") == count
     assert lines.count("completed cancelled 5") == count
@@ -65,9 +65,9 @@ def test_two_sigints_kill(tmp_path: Path, count: int) -> None:
         assert all(is_alive(pid) for pid in pids)
         began = time.monotonic()
         agent.send_signal(signal.SIGINT)
-        lines, errors = agent.finish()
+        lines = agent.finish()
     assert time.monotonic() - began < 15, "kill_delay is 30 s"
-    assert agent.returncode == 0, errors
+    assert agent.returncode == 0, agent.complaints
     assert lines[-2:] == ["interrupted", "left 0"]
     assert lines.count("completed cancelled -9") == count
     assert not any(is_alive(pid) for pid in pids)
@@ -87,8 +87,8 @@ def test_sigint_while_scripts_wait(tmp_path: Path) -> None:
         for _ in range(2):
             agent.wait_for("line up")
         agent.send_signal(signal.SIGINT)
-        lines, errors = agent.finish()
-    assert agent.returncode == 0, errors
+        lines = agent.finish()
+    assert agent.returncode == 0, agent.complaints
     assert sorted(lines[:-2]) == ["completed cancelled -1"] * 2 + ["completed cancelled None"] * 4
 
 
