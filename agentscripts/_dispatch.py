@@ -12,6 +12,7 @@ from typing import Final
 from agentscripts._cancel import CancelToken
 from agentscripts._context import Context
 from agentscripts._execution import Execution
+from agentscripts._interrupts import SLICE, Interrupts, in_main_thread
 from agentscripts._launch import CallLimits
 from agentscripts._model import RunStatus
 
@@ -29,6 +30,14 @@ class Slots:
         self._free = count
         self._lock = threading.Lock()  # guards _free and _waiting
         self._waiting: set[Dispatch] = set()
+
+    def is_free(self, who: Dispatch) -> bool:
+        """Whether there is a slot; if not, ``who`` is woken when there is one."""
+        with self._lock:
+            if self._free == 0:
+                self._waiting.add(who)
+                return False
+            return True
 
     def take(self, who: Dispatch) -> bool:
         """Take a slot, or have ``who`` woken when there is one."""
@@ -77,6 +86,7 @@ class Dispatch:
         self._left = len(executions)
         self._cancelled = False
         self._wake = -1
+        self._workers: list[threading.Thread] = []
 
     def cancel(self, *, kill: bool = False) -> None:
         """End all runs; those that wait do not start. Any thread."""
@@ -103,24 +113,22 @@ class Dispatch:
                 self._slots.give()
             return
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        workers: list[threading.Thread] = []
-        interrupt: BaseException | None = None
+        interrupts = Interrupts(lambda again: self.cancel(kill=again))
         try:
-            while self._left:
-                try:
-                    self._start_workers(workers)
-                    self._wait()
-                except BaseException as error:
-                    self.cancel(kill=interrupt is not None)
-                    interrupt = interrupt or error
-            for worker in workers:
-                worker.join()
+            interrupts.persist(self._drive)
         finally:
             with self._lock:
                 wake, self._wake = self._wake, -1
             os.close(wake)
-        if interrupt is not None:
-            raise interrupt
+        interrupts.raise_first()
+
+    def _drive(self) -> None:
+        """Start workers until all runs have ended; may be left by an exception and called again."""
+        while self._left:
+            self._start_workers()
+            self._wait()
+        for worker in self._workers:
+            worker.join()
 
     def _may_start(self) -> bool:
         return (
@@ -130,27 +138,33 @@ class Dispatch:
     def _late(self) -> bool:
         return self._limits.left() == 0
 
-    def _start_workers(self, workers: list[threading.Thread]) -> None:
-        gate = self._context.gate
+    def _start_workers(self) -> None:
         while self._pending:
             if not self._may_start():
                 self._give_up_pending()
                 return
-            permit = gate.acquire(_PERMIT_TIMEOUT)
-            execution = self._take()
-            if execution is None:
-                if permit:
-                    gate.release()
+            if not self._slots.is_free(self):
                 return
-            worker = threading.Thread(
-                target=self._work, args=(execution, permit), name="agentscripts-run", daemon=True
-            )
-            try:
-                worker.start()
-            except RuntimeError:  # no thread is left in the system: this one does the work
-                self._work(execution, permit)
-            else:
-                workers.append(worker)
+            self._start_worker()
+
+    def _start_worker(self) -> None:
+        # A worker takes its run itself, so that what a signal handler raises here loses none.
+        permit = self._context.gate.acquire(_PERMIT_TIMEOUT)
+        worker = threading.Thread(
+            target=self._work, args=(permit,), name="agentscripts-run", daemon=True
+        )
+        self._workers.append(worker)
+        try:
+            worker.start()
+        except RuntimeError:  # no thread is left in the system: this one does the work
+            self._workers.remove(worker)
+            self._work(permit)
+        except BaseException:
+            if worker.ident is None:
+                self._workers.remove(worker)
+                if permit:
+                    self._context.gate.release()
+            raise
 
     def _take(self) -> Execution | None:
         """Return the next run that may start, its slot taken."""
@@ -161,17 +175,16 @@ class Dispatch:
                 return None
             return self._pending.popleft()
 
-    def _work(self, execution: Execution | None, permit: bool) -> None:
+    def _work(self, permit: bool) -> None:
         gate = self._context.gate
-        while execution is not None:
+        while (execution := self._take()) is not None:
             try:
                 permit = execution.perform(permit=permit)
             finally:
                 self._end_one()
-            execution = None
-            if permit or gate.acquire(0):
-                permit = True
-                execution = self._take()
+            permit = permit or gate.acquire(0)
+            if not permit:
+                return
         if permit:
             gate.release()
 
@@ -212,6 +225,8 @@ class Dispatch:
                 poll.register(self._token, select.POLLIN)
             left = self._limits.left()
             timeout = None if left is None else left * 1000
+        if in_main_thread():
+            timeout = SLICE * 1000 if timeout is None else min(timeout, SLICE * 1000)
         for fd, _ in poll.poll(timeout):
             if fd == self._wake:
                 os.eventfd_read(self._wake)

@@ -11,6 +11,7 @@ from typing import Final
 
 from agentscripts import _native
 from agentscripts._context import Context
+from agentscripts._interrupts import Interrupts
 from agentscripts._launch import EXHAUSTED, CallLimits, Launch, Started
 from agentscripts._model import Run, RunState, RunStatus, Script, Stage
 from agentscripts._native import Delivered, Outcome, Supervised
@@ -43,7 +44,7 @@ class Execution:
         self._pid: int | None = None
         self._started_at: datetime | None = None
         self._cancel: bool | None = None  # None: not cancelled; True: kill at once
-        self._interrupt: BaseException | None = None  # what a signal handler raised
+        self._interrupts = Interrupts(lambda again: self.cancel(kill=again))
 
     def cancel(self, *, kill: bool = False) -> None:
         """End the run as soon as it has begun, or keep it from beginning."""
@@ -93,8 +94,7 @@ class Execution:
             if core is not None:
                 core.close()
             self._context.ended.end()
-        if self._interrupt is not None:
-            raise self._interrupt
+        self._interrupts.raise_first()
         return permit
 
     def set_unstarted(
@@ -153,43 +153,29 @@ class Execution:
         metrics = self._context.metrics
         metrics.started(self.stage)
         try:
-            outcome = self._outcome(core)
-        except OSError as error:
-            end_child(self._context.census, self.run_id)
-            self.set_unstarted(RunStatus.NOT_STARTED, f"cannot be supervised: {error}", error)
-            return False
+            outcome = self._interrupts.persist(lambda: self._outcome(core))
         finally:
             metrics.stopped(self.stage)
+        if isinstance(outcome, OSError):
+            end_child(self._context.census, self.run_id)
+            reason = f"cannot be supervised: {outcome}"
+            self.set_unstarted(RunStatus.NOT_STARTED, reason, outcome)
+            return False
         started.set_ended(outcome)
         processes = self._name_processes(started, outcome)
         core.finish()
-        delivered = self._delivered(core)
+        delivered = self._interrupts.persist(core.wait)
         self._conclude(started, outcome, delivered, processes)
         return outcome.kept_permit
 
-    def _outcome(self, core: Supervised) -> Outcome:
+    def _outcome(self, core: Supervised) -> Outcome | OSError:
+        # No descriptor for the pidfd: another thread took the one that spawning gave back.
         give_up = time.monotonic() + _UNSUPERVISED
-        while True:
-            try:
-                return core.supervise()
-            except OSError as error:
-                # No descriptor for the pidfd: another thread took the one that spawning gave back.
-                if error.errno not in EXHAUSTED or time.monotonic() > give_up:
-                    raise
-                time.sleep(0.005)
-            except BaseException as error:
-                self._interrupted(error)
-
-    def _delivered(self, core: Supervised) -> Delivered:
-        while True:
-            try:
-                return core.wait()
-            except BaseException as error:
-                self._interrupted(error)
-
-    def _interrupted(self, error: BaseException) -> None:
-        self.cancel(kill=self._interrupt is not None)
-        self._interrupt = self._interrupt or error
+        while isinstance(outcome := core.supervise(), OSError):
+            if outcome.errno not in EXHAUSTED or time.monotonic() > give_up:
+                break
+            time.sleep(0.005)
+        return outcome
 
     def _name_processes(self, started: Started, outcome: Outcome) -> str:
         """Return who survived or who holds the pipes, and tell the script's log of the latter."""

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 from agentscripts._command import script_environment
 from agentscripts._context import Context
+from agentscripts._interrupts import in_main_thread
 from agentscripts._lifecycle import WaitGroup
 from agentscripts._logs import DISCARD
 from agentscripts._model import Script
@@ -128,6 +129,7 @@ class Launch:
             run_id=self._run_id,
             log=log,
             census=context.census,
+            in_main_thread=in_main_thread(),
             gate=context.gate if permit else None,
         )
         return Started(core, child, log, began, began_at, limit)

@@ -217,6 +217,7 @@ class Supervised:
         run_id: str,
         log: LogFile,
         census: Census,
+        in_main_thread: bool,
         gate: Gate | None,
     ) -> None:
         """Say what to supervise; from here on the pipes' read ends belong to the core."""
@@ -237,15 +238,21 @@ class Supervised:
                 text,
                 log.pointer,
                 census.pointer,
+                in_main_thread,
                 gate.pointer if gate else ffi.NULL,
             ),
         )
 
-    def supervise(self) -> Outcome:
-        """Block until the child, its tree and its output have ended. Raises ``OSError``."""
+    def supervise(self) -> Outcome | OSError:
+        """Block until the child, its tree and its output have ended.
+
+        Returns the error when it could not begin; what is raised, a signal handler raised.
+        """
         out = ffi.new(_OUTCOME)
-        while _check(lib.as_run_supervise(self._run, self._job, out)) == lib.AS_INTERRUPTED:
+        while (code := lib.as_run_supervise(self._run, self._job, out)) == lib.AS_INTERRUPTED:
             pass  # here Python runs its signal handlers
+        if code < 0:
+            return OSError(-code, os.strerror(-code))
         known = bool(out.exit_known)
         usage = known and out.max_rss > 0
         return Outcome(

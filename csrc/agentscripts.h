@@ -17,12 +17,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define AS_FOREVER (-1)  /* a duration or deadline: no limit */
-#define AS_INTERRUPTED 1 /* a signal came: call again */
-#define AS_CLOSED 2      /* the pool needs this thread no more */
-#define AS_TIMEOUT 3     /* the time given has passed */
-#define AS_STREAMS 3     /* stdout, stderr, notes of the library's own */
-#define AS_SURVIVORS 64  /* how many survivors are listed */
+#define AS_FOREVER (-1)    /* a duration or deadline: no limit */
+#define AS_INTERRUPTED 1   /* a signal came: call again */
+#define AS_CLOSED 2        /* the pool needs this thread no more */
+#define AS_SLICE 250000000 /* nanoseconds */
+#define AS_TIMEOUT 3       /* the time given has passed */
+#define AS_STREAMS 3       /* stdout, stderr, notes of the library's own */
+#define AS_SURVIVORS 64    /* how many survivors are listed */
 #define AS_RUN_ID_LENGTH 32
 #define AS_SPARE_THREADS 4 /* so many wait in a pool */
 
@@ -112,7 +113,8 @@ typedef struct {
     const char *run_id; /* AS_RUN_ID_LENGTH hex digits */
     as_logfile *log;
     as_census *census;
-    as_gate *gate; /* a permit to give back after 2 ms or at the end; NULL: none */
+    int in_main_thread; /* come back every AS_SLICE: a signal handler may have run unseen */
+    as_gate *gate;      /* a permit to give back after 2 ms or at the end; NULL: none */
 } as_job;
 
 enum { AS_EXITED, AS_TIMED_OUT, AS_CANCELLED, AS_PIPES_OPEN }; /* as_outcome.status */

@@ -467,15 +467,22 @@ static int64_t next_deadline(const as_run *run) {
     return run->log_rest_size ? as_earlier(next, run->log_deadline) : next;
 }
 
-static int wait_until(struct pollfd *fds, nfds_t count, int64_t deadline) {
+/* 0, or -errno. A signal that arrives while the thread is not in ppoll sets Python's flag and
+   interrupts nothing, and no other thread may run the handler: so the main thread's waits end, as if
+   interrupted, after a slice. */
+static int wait_until(const as_run *run, struct pollfd *fds, nfds_t count, int64_t deadline) {
     struct timespec timeout, *limit = NULL;
+    int64_t slice = run->job.in_main_thread ? as_monotonic() + AS_SLICE : AS_FOREVER;
+    bool sliced = slice != AS_FOREVER && (deadline == AS_FOREVER || slice < deadline);
+    deadline = sliced ? slice : deadline;
     if (deadline != AS_FOREVER) {
         int64_t left = deadline - as_monotonic();
         left = left > 0 ? left : 0;
         timeout = (struct timespec){.tv_sec = left / AS_SECOND, .tv_nsec = left % AS_SECOND};
         limit = &timeout;
     }
-    return ppoll(fds, count, limit, NULL) < 0 ? -errno : 0;
+    int ready = ppoll(fds, count, limit, NULL);
+    return ready < 0 ? -errno : ready == 0 && sliced ? -EINTR : 0;
 }
 
 /* All watched processes of the tree have ended: look again at once. */
@@ -604,7 +611,7 @@ int as_run_supervise(as_run *run, const as_job *job, as_outcome *outcome) {
             break;
         }
         nfds_t count = collect(run, fds);
-        int result = wait_until(fds, count, next_deadline(run));
+        int result = wait_until(run, fds, count, next_deadline(run));
         if (result == -EINTR) {
             return AS_INTERRUPTED;
         }
@@ -653,7 +660,7 @@ int as_run_wait(as_run *run, as_delivery *delivery) {
             delivery->gave_up = 1;
             break;
         }
-        if (wait_until(&fd, 1, deadline) == -EINTR) {
+        if (wait_until(run, &fd, 1, deadline) == -EINTR) {
             return AS_INTERRUPTED;
         }
         if (fd.revents) {

@@ -39,7 +39,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
         (tmp_path / "m.toml").write_text(OPTIONS + options + textwrap.dedent(scripts))
         how = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | how
         argv = [*before, *COMMAND, "run", "m.toml"]
-        process = subprocess.Popen(argv, cwd=tmp_path, process_group=0, **how)
+        # Unbuffered, because communicate does not know of what readline has buffered.
+        process = subprocess.Popen(argv, cwd=tmp_path, process_group=0, bufsize=0, **how)
         started.append(process)
         return process
 

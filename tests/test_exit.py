@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support import Host, eventually, is_alive, run_host
+from support import Host, is_alive, run_host
 
 pytestmark = pytest.mark.slow
 
@@ -110,10 +110,10 @@ say("pid", runner.runs()[0].pid)
 
 def test_a_forked_child(tmp_path: Path) -> None:
     """S2: in it the runner refuses, its end touches nothing, and the parent's script goes on."""
-    program = f"""
+    program = """
 done = BASE / "done"
 os.mkfifo(BASE / "fifo")
-runner = make(f"echo up $$; read x < {{BASE}}/fifo; echo $x", on_complete=lambda result: None)
+runner = make(f"echo up $$; read x < {BASE}/fifo; echo $x", on_complete=lambda result: None)
 call = threading.Thread(target=runner.execute)
 call.start()
 while not any(run.last_line for run in runner.runs()):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from pathlib import Path
 
 import pytest
 from conftest import MakeRunner
 from prometheus_client import CollectorRegistry
-from support import Background, Lines, all_descriptors_taken, eventually
+from support import Background, Lines, all_descriptors_taken, eventually, processes_with
 
 from agentscripts import LogBatch, Options, Runner, RunResult, RunStatus, Script
 
@@ -62,8 +63,6 @@ def test_each_run_is_told_once(
 
 
 def _sleepers(runner: Runner) -> list[int]:
-    from support import processes_with
-
     return processes_with(f"CODER_SCRIPT_BIN_DIR={runner.script_bin_dir}")
 
 
@@ -178,16 +177,12 @@ def test_an_agents_log_that_raises(make_runner: MakeRunner, count: int) -> None:
     assert registry.get_sample_value("agent_scripts_executed_total", {"success": "true"}) == count
 
 
-def test_open_pipes_without_descriptors(make_runner: MakeRunner) -> None:
+def test_open_pipes_without_descriptors(make_runner: MakeRunner, tmp_path: Path) -> None:
     """R7: a run that ended is told as it ended, also when its pipes' holders cannot be found."""
     lines = Lines()
-    fifo = make_runner().data_dir.parent.parent / "fifo"
-    import os
-
+    fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
-    runner = make_runner(
-        f"cat {fifo} & echo up", wait_delay=0.3, get_script_logger=lambda _: lines
-    )
+    runner = make_runner(f"cat {fifo} & echo up", wait_delay=0.3, get_script_logger=lambda _: lines)
     call = Background(lambda: runner.execute(check=False))
     lines.wait_for("up")
     write_end = os.open(fifo, os.O_WRONLY)

@@ -49,8 +49,8 @@ def test_what_a_result_says(run: RunScript, tmp_path: Path) -> None:
     assert result.log_path == tmp_path / "logs" / f"coder-script-{script.log_source_id}.log"
     assert result.log_path.stat().st_size == 18
     assert (result.log_error, result.survivors, result.cause) == (None, (), None)
-    assert result.cpu_seconds is not None and result.cpu_seconds < 10
-    assert result.max_rss is not None and result.max_rss > 100_000
+    assert 0 <= (result.cpu_seconds or 0) < 10
+    assert (result.max_rss or 0) > 100_000
 
 
 FAILURES = {
@@ -210,12 +210,9 @@ def test_max_parallel_holds_for_the_runner(
 @pytest.mark.slow
 def test_a_timeout_counts_from_the_start(make_runner: MakeRunner) -> None:
     """R3: a script's timeout does not run while it waits for its turn."""
-    runner = make_runner(
-        "sleep 0.4", Script(script="true", timeout=0.3), max_parallel=1
-    )
+    runner = make_runner("sleep 0.4", Script(script="true", timeout=0.3), max_parallel=1)
     results = runner.execute()
     assert [one.status for one in results] == [RunStatus.SUCCEEDED] * 2
-
 
 
 # ---- the call's timeout ----
@@ -292,7 +289,8 @@ def test_runs_says_what_runs(make_runner: MakeRunner, lines: Lines) -> None:
     (one,) = runner.runs()
     assert (one.script, one.stage, one.state) == (script, Stage.START, RunState.RUNNING)
     assert (one.pid, one.last_line) == (pid, f"up {pid}")
-    assert one.started_at is not None and one.started_at <= datetime.now(UTC)
+    assert one.started_at is not None
+    assert one.started_at <= datetime.now(UTC)
     assert runner.cancel(one.run_id)
     (result,) = call.result()
     assert (result.status, result.run_id) == (RunStatus.CANCELLED, one.run_id)
@@ -330,7 +328,6 @@ def test_state_while_stopping(make_runner: MakeRunner, lines: Lines) -> None:
     lines.wait_for("asked")
     assert [one.state for one in runner.runs()] == [RunState.STOPPING]
     assert call.result()[0].status is RunStatus.CANCELLED
-
 
 
 def test_state_while_delivering(make_runner: MakeRunner) -> None:

@@ -98,7 +98,10 @@ static void check_cut(const char *text, size_t size, size_t max_line, size_t max
 /* ---- tests ---- */
 
 static const char *const alphabets[] = {
-    "a\n", "ab\r\n", "abcdefgh\r\n", "\xC3\xA9\xE2\x82\xAC\xF0\x9F\x98\x80\n",
+    "a\n",
+    "ab\r\n",
+    "abcdefgh\r\n",
+    "\xC3\xA9\xE2\x82\xAC\xF0\x9F\x98\x80\n",
     "a\xC3\xA9\xF0\x9F\x98\x80\xFF\x80\r\n",
 };
 
@@ -189,7 +192,7 @@ static void unfinished(void) {
     CHECK_EQUAL(as_lines_cut("abc", 3, 4, 10, false).take, 0);
     CHECK_EQUAL(as_lines_cut("abcd", 4, 4, 10, false).take, 0);
     CHECK_EQUAL(as_lines_cut("abcd\r", 5, 4, 10, false).take, 0);
-    CHECK_EQUAL(as_lines_cut("abcd\r\n", 6, 4, 10, false).text, 4);
+    CHECK_EQUAL(as_lines_cut("abcd\r\n", 6, 4, 10, false).text, 5);
     CHECK_EQUAL(as_lines_cut("abcd\r\n", 6, 4, 10, false).take, 6);
     CHECK_EQUAL(as_lines_cut("abcde", 5, 4, 10, false).take, 4);
     CHECK_EQUAL(as_lines_cut("abcd\r", 5, 4, 10, true).take, 4);

@@ -52,14 +52,6 @@ static bench make_bench(size_t max_line, int64_t stall_timeout) {
     return b;
 }
 
-static void end_bench(bench *b) {
-    as_run_free(b->run);
-    as_pool_free(b->pool);
-    for (int stream = 0; stream < AS_STREAMS; stream++) {
-        check_clear(&b->out[stream]);
-    }
-}
-
 /* Takes the next batch; false: there is none. */
 static bool consume(bench *b) {
     if (as_pool_next(b->pool, &b->batch) == AS_CLOSED) {
@@ -82,6 +74,16 @@ static bool consume(bench *b) {
 
 static void consume_all(bench *b) {
     while (consume(b)) {
+    }
+}
+
+static void end_bench(bench *b) {
+    as_run_free(b->run);
+    b->flushed = false;
+    consume_all(b); /* the pool keeps the run while it has lines */
+    as_pool_free(b->pool);
+    for (int stream = 0; stream < AS_STREAMS; stream++) {
+        check_clear(&b->out[stream]);
     }
 }
 
@@ -119,7 +121,8 @@ static size_t fill(bench *b) {
     for (size_t i = 99; i < sizeof lines; i += 100) {
         lines[i] = '\n';
     }
-    for (size_t done; (done = produce(b, 0, lines + total % 100, sizeof lines - 100, &deadline));) {
+    /* No multiple of 100: the queue mostly ends inside a line. */
+    for (size_t done; (done = produce(b, 0, lines + total % 100, sizeof lines - 137, &deadline));) {
         total += done;
     }
     return total;
@@ -224,7 +227,7 @@ static void make_text(life *l, int stream, size_t n, uint64_t newline) {
     CHECK(text);
     for (size_t i = 0; i < n; i++) {
         text[i] = check_random(&l->seed, newline) ? "abcdefgh\xC3\xA9\r"[check_random(&l->seed, 11)]
-                                                   : '\n';
+                                                  : '\n';
     }
     check_append(&l->text[stream], text, n);
     free(text);
@@ -577,18 +580,7 @@ static void abandon_with_batch_out(void) {
 
 /* L6: notes are no lines of the script; what a gap has counted is not counted again. */
 static void abandon_counts(void) {
-    bench b = stalled_bench();
-    as_delivery before, after;
-    as_queue_counts(b.queue, &before);
-    drop_text(&b, 1, "a\nunfinished");
-    as_queue_finish(b.queue);
-    as_queue_abandon(b.queue);
-    as_queue_counts(b.queue, &after);
-    int64_t in_queue = (int64_t)as_lines_count(b.queue->bytes, AS_QUEUE_BYTES);
-    CHECK(after.dropped - before.dropped >= 2 && after.dropped <= in_queue + 3);
-    end_bench(&b);
-
-    b = make_bench(100, AS_SECOND);
+    bench b = make_bench(100, AS_SECOND);
     CHECK(as_queue_note(b.queue, "note\n", 5));
     as_queue_finish(b.queue);
     as_queue_abandon(b.queue);
@@ -715,9 +707,8 @@ static void many_runs(void) {
         for (int stream = 0; stream < 2; stream++) {
             make_text(&l, stream, TEXT, 1 + check_random(&l.seed, 200));
         }
-        lanes[i] = (lane){.run = as_run_new(pool, &limits),
-                          .seed = l.seed,
-                          .text = {l.text[0], l.text[1]}};
+        lanes[i] = (lane){
+            .run = as_run_new(pool, &limits), .seed = l.seed, .text = {l.text[0], l.text[1]}};
         CHECK(lanes[i].run);
     }
     for (int i = 0; i < CONSUMERS; i++) {

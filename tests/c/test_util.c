@@ -144,7 +144,8 @@ static void gate_without_limit(void) {
     CHECK_EQUAL(pthread_join(thread, &result), 0);
     CHECK_EQUAL((intptr_t)result, 0);
     CHECK_EQUAL(pthread_create(&thread, NULL, acquire_forever, it), 0);
-    struct timespec moment = {.tv_nsec = 20 * AS_MILLISECOND}; /* let it wait: either way must work */
+    struct timespec moment = {.tv_nsec = 20 *
+                                         AS_MILLISECOND}; /* let it wait: either way must work */
     (void)nanosleep(&moment, NULL);
     as_gate_release(it);
     CHECK_EQUAL(pthread_join(thread, &result), 0);
@@ -168,6 +169,6 @@ static void gate_interrupted(void) {
     as_gate_free(it);
 }
 
-CHECK_MAIN(CHECK_TEST(deadlines), CHECK_TEST(waking), CHECK_TEST(pipes),
-           CHECK_TEST(no_descriptors), CHECK_TEST(signals), CHECK_TEST(gate),
-           CHECK_TEST(gate_interrupted), CHECK_TEST(gate_without_limit))
+CHECK_MAIN(CHECK_TEST(deadlines), CHECK_TEST(waking), CHECK_TEST(pipes), CHECK_TEST(no_descriptors),
+           CHECK_TEST(signals), CHECK_TEST(gate), CHECK_TEST(gate_interrupted),
+           CHECK_TEST(gate_without_limit))

@@ -1,0 +1,300 @@
+/* tree.c: which processes are a run's, and which are not. */
+#include "child.h"
+
+#include <sys/resource.h>
+
+/* ---- a script, its tree, and the sweeps ---- */
+
+typedef struct {
+    child leader;
+    as_census *census;
+    as_tree tree;
+    int pidfd;
+} grove;
+
+static grove plant_as(const char *script, bool marked) {
+    grove g = {.leader = child_start_as(script, NULL, marked), .census = as_census_new()};
+    CHECK(g.census);
+    g.pidfd = as_pidfd_open(g.leader.pid);
+    CHECK(g.pidfd >= 0);
+    return g;
+}
+
+static grove plant(const char *script) { return plant_as(script, true); }
+
+static void begin(grove *g) {
+    as_tree_begin(&g->tree, g->census, g->leader.pid, g->pidfd, -1, g->leader.run_id);
+}
+
+static void end_grove(grove *g) {
+    as_tree_free(&g->tree);
+    as_census_free(g->census);
+    as_close(&g->pidfd);
+    child_end(&g->leader);
+}
+
+static bool is_member(const grove *g, int pid) {
+    bool found = false;
+    for (size_t i = 0; i < g->tree.count; i++) {
+        found = found || g->tree.members[i].pid == pid;
+    }
+    return found;
+}
+
+/* Looks for one process in the tree, then kills all and sees it gone. */
+static void check_one(const char *script, bool marked) {
+    grove g = plant_as(script, marked);
+    int pid = child_read_number(&g.leader);
+    begin(&g);
+    CHECK_EQUAL(as_tree_sweep(&g.tree, 0), 1);
+    CHECK(is_member(&g, pid));
+    CHECK(!child_is_gone(pid));
+    CHECK(!is_member(&g, g.leader.pid));
+    CHECK_EQUAL(as_tree_sweep(&g.tree, SIGKILL), 1);
+    child_wait_gone(pid);
+    end_grove(&g);
+}
+
+/* ---- tests ---- */
+
+/* K2: the group, also without a mark. */
+static void group(void) { check_one("sleep 600 & echo $!; wait", false); }
+
+/* K2: the session, when the parent is gone and the group is another. */
+static void session(void) {
+    check_one("pid=$(perl -e 'if ($p = fork) { setpgrp $p, $p; print $p } else { close STDOUT; "
+              "sleep 600 }');"
+              "echo $pid; exec sleep 600",
+              false);
+}
+
+/* K2: a child in a session of its own, without a mark. */
+static void descendant(void) { check_one("setsid sh -c 'echo $$; exec sleep 600' & wait", false); }
+
+/* K2: an orphan in a session of its own, by its environment. */
+static void environment(void) {
+    check_one("(setsid sh -c 'echo $$; exec sleep 600' &); exec sleep 600", true);
+}
+
+/* K2: runners nest: the id is one of several. */
+static void nested_ids(void) {
+    check_one("id=$AGENTSCRIPTS_RUN_ID; export AGENTSCRIPTS_RUN_ID=$id:0123456789abcdef;"
+              "(setsid sh -c 'echo $$; exec sleep 600' &); exec sleep 600",
+              true);
+    check_one("id=$AGENTSCRIPTS_RUN_ID; export AGENTSCRIPTS_RUN_ID=0123:$id;"
+              "(setsid sh -c 'echo $$; exec sleep 600' &); exec sleep 600",
+              true);
+}
+
+/* K2: a mark far into a large environment counts. */
+static void large_environment(void) {
+    check_one("export A=$(head -c 100000 /dev/zero | tr '\\0' a); id=$AGENTSCRIPTS_RUN_ID;"
+              "unset AGENTSCRIPTS_RUN_ID;"
+              "(setsid env -i A=$A B=$A AGENTSCRIPTS_RUN_ID=$id sh -c 'echo $$; exec sleep 600' &);"
+              "exec sleep 600",
+              true);
+}
+
+/* K2: nothing else is: not another run, not a name or an id that only resembles. */
+static void strangers(void) {
+    child other = child_start("echo $$; exec sleep 600");
+    CHECK_EQUAL(child_read_number(&other), other.pid);
+    grove g = plant("X=AGENTSCRIPTS_RUN_ID=$AGENTSCRIPTS_RUN_ID; id=$AGENTSCRIPTS_RUN_ID;"
+                    "(setsid env AGENTSCRIPTS_RUN_ID=a$id sh -c 'echo $$; exec sleep 600' &);"
+                    "exec sleep 600");
+    int first = child_read_number(&g.leader);
+    begin(&g);
+    CHECK_EQUAL(as_tree_sweep(&g.tree, SIGKILL), 0);
+    CHECK(!child_is_gone(other.pid) && !child_is_gone(first));
+    CHECK_EQUAL(kill(first, SIGKILL), 0);
+    end_grove(&g);
+
+    g = plant("id=$AGENTSCRIPTS_RUN_ID;"
+              "(setsid env AGENTSCRIPTS_RUN_ID=${id}a sh -c 'echo $$; exec sleep 600' &);"
+              "exec sleep 600");
+    first = child_read_number(&g.leader);
+    begin(&g);
+    CHECK_EQUAL(as_tree_sweep(&g.tree, SIGKILL), 0);
+    CHECK_EQUAL(kill(first, SIGKILL), 0);
+    end_grove(&g);
+
+    g = plant("id=$AGENTSCRIPTS_RUN_ID; unset AGENTSCRIPTS_RUN_ID;"
+              "(setsid env XAGENTSCRIPTS_RUN_ID=$id sh -c 'echo $$; exec sleep 600' &);"
+              "exec sleep 600");
+    first = child_read_number(&g.leader);
+    begin(&g);
+    CHECK_EQUAL(as_tree_sweep(&g.tree, SIGKILL), 0);
+    CHECK_EQUAL(kill(first, SIGKILL), 0);
+    end_grove(&g);
+    child_end(&other);
+}
+
+/* K1: zombies are nothing. */
+static void zombies(void) {
+    grove g = plant("sleep 0 & echo $!; exec sleep 600");
+    child_wait_gone(child_read_number(&g.leader));
+    begin(&g);
+    CHECK_EQUAL(as_tree_sweep(&g.tree, 0), 0);
+    end_grove(&g);
+}
+
+/* K3: while the leader is an unreaped zombie its group and session are its own. */
+static void zombie_leader(void) {
+    grove g = plant_as("sleep 600 & echo $!", false);
+    int pid = child_read_number(&g.leader);
+    child_wait_gone(g.leader.pid);
+    begin(&g);
+    CHECK_EQUAL(as_tree_sweep(&g.tree, SIGKILL), 1);
+    child_wait_gone(pid);
+    end_grove(&g);
+}
+
+/* K3: once somebody has reaped it, its number says nothing: only the mark counts. */
+static void reaped_leader(void) {
+    grove g = plant("sleep 600 & echo $!; env -i sh -c 'echo $$; exec sleep 600' &");
+    int marked = child_read_number(&g.leader), unmarked = child_read_number(&g.leader);
+    begin(&g);
+    CHECK_EQUAL(waitpid(g.leader.pid, NULL, 0), g.leader.pid);
+    CHECK_EQUAL(as_tree_sweep(&g.tree, SIGKILL), 1);
+    child_wait_gone(marked);
+    CHECK(!child_is_gone(unmarked));
+    CHECK_EQUAL(kill(unmarked, SIGKILL), 0);
+    g.leader.pid = unmarked; /* for child_end */
+    end_grove(&g);
+}
+
+/* K1: those in the group have had the stop signal; the sweep tells the others, stopped ones too. */
+static void stop_signal(void) {
+    grove g = plant("trap '' HUP; (trap 'exit' HUP; while :; do sleep 0.01; done) & echo $!;"
+                    "setsid sh -c 'echo $$; kill -STOP $$; exec sleep 600' & wait");
+    int inside = child_read_number(&g.leader), outside = child_read_number(&g.leader);
+    begin(&g);
+    CHECK(as_tree_sweep(&g.tree, SIGTERM) >= 2);
+    child_wait_gone(outside);
+    CHECK(!child_is_gone(inside));
+    CHECK(as_tree_sweep(&g.tree, SIGKILL) >= 1);
+    child_wait_gone(inside);
+    end_grove(&g);
+}
+
+/* K3: the group gets its signal through the leader's pidfd. */
+static void group_signal(void) {
+    grove g = plant("trap '' HUP; sh -c 'trap - HUP; echo $$; exec sleep 600' & wait");
+    grove h = plant("sleep 600 & echo $!; wait");
+    int ignores = child_read_number(&g.leader), obeys = child_read_number(&h.leader);
+    begin(&h);
+    as_tree_signal_group(&h.tree, SIGHUP);
+    child_wait_gone(obeys);
+    child_wait_gone(h.leader.pid);
+    CHECK(!child_is_gone(ignores) && !child_is_gone(g.leader.pid));
+    begin(&g);
+    as_tree_signal_group(&g.tree, SIGKILL);
+    child_wait_gone(ignores);
+    end_grove(&h);
+    end_grove(&g);
+}
+
+/* K1: more processes than are watched are found and killed all the same. */
+static void many_members(void) {
+    enum { MANY = AS_TREE_FDS + 20 };
+    grove g = plant("i=0; while [ $i -lt 84 ]; do sleep 600 & i=$((i+1)); done; echo 0; wait");
+    (void)child_read_number(&g.leader);
+    begin(&g);
+    CHECK_EQUAL(as_tree_sweep(&g.tree, 0), MANY);
+    int watched = 0;
+    for (size_t i = 0; i < g.tree.count; i++) {
+        watched += g.tree.members[i].pidfd >= 0;
+    }
+    CHECK_EQUAL(watched, AS_TREE_FDS);
+    CHECK_EQUAL(as_tree_sweep(&g.tree, SIGKILL), MANY);
+    while (as_tree_sweep(&g.tree, SIGKILL) > 0) {
+    }
+    end_grove(&g);
+}
+
+/* R3, K1: without descriptors a sweep fails or finds all: it never takes a living tree for gone. */
+static void no_descriptors(void) {
+    grove g = plant("sleep 600 & echo $!; wait");
+    int pid = child_read_number(&g.leader);
+    struct rlimit old, few;
+    begin(&g);
+    CHECK_EQUAL(getrlimit(RLIMIT_NOFILE, &old), 0);
+    for (rlim_t more = 0; more < 4; more++) {
+        int next = dup(0);
+        CHECK(next >= 0);
+        (void)close(next);
+        few = old;
+        few.rlim_cur = (rlim_t)next + more;
+        CHECK_EQUAL(setrlimit(RLIMIT_NOFILE, &few), 0);
+        int alive = as_tree_sweep(&g.tree, 0);
+        CHECK_EQUAL(setrlimit(RLIMIT_NOFILE, &old), 0);
+        CHECK(alive != 0);
+        as_tree_free(&g.tree);
+    }
+    CHECK_EQUAL(as_tree_sweep(&g.tree, SIGKILL), 1);
+    child_wait_gone(pid);
+    end_grove(&g);
+}
+
+/* R8: a child whose pid nobody was told is found by its mark. */
+static void find_child(void) {
+    grove g = plant("sleep 600 & echo $!; wait");
+    (void)child_read_number(&g.leader);
+    CHECK_EQUAL(as_census_find_child(g.census, g.leader.run_id), g.leader.pid);
+    CHECK_EQUAL(as_census_find_child(g.census, "00000000000000000000000000000000"), 0);
+    end_grove(&g);
+}
+
+/* K6: the kernel keeps the status that somebody else has taken (Linux 6.15; else it is unknown). */
+static void exit_status(void) {
+    child c = child_start("exit 7");
+    int pidfd = as_pidfd_open(c.pid), status = -1;
+    CHECK_EQUAL(waitpid(c.pid, NULL, 0), c.pid);
+    if (as_pidfd_exit_status(pidfd, &status)) {
+        CHECK(WIFEXITED(status));
+        CHECK_EQUAL(WEXITSTATUS(status), 7);
+    }
+    as_close(&pidfd);
+    as_close(&c.out);
+    as_close(&c.err);
+}
+
+static void *sweep_often(void *grove_pointer) {
+    grove *g = grove_pointer;
+    for (int i = 0; i < 30; i++) {
+        CHECK_EQUAL(as_tree_sweep(&g->tree, 0), 1);
+    }
+    return NULL;
+}
+
+/* K2: runs share one census and each sees its own tree. */
+static void shared_census(void) {
+    enum { GROVES = 4 };
+    grove groves[GROVES];
+    pthread_t threads[GROVES];
+    as_census *census = as_census_new();
+    for (int i = 0; i < GROVES; i++) {
+        groves[i] = plant("setsid sh -c 'echo $$; exec sleep 600' & wait");
+        as_census_free(groves[i].census);
+        groves[i].census = census;
+        (void)child_read_number(&groves[i].leader);
+        begin(&groves[i]);
+    }
+    for (int i = 0; i < GROVES; i++) {
+        CHECK_EQUAL(pthread_create(&threads[i], NULL, sweep_often, &groves[i]), 0);
+    }
+    for (int i = 0; i < GROVES; i++) {
+        CHECK_EQUAL(pthread_join(threads[i], NULL), 0);
+        CHECK_EQUAL(as_tree_sweep(&groves[i].tree, SIGKILL), 1);
+        groves[i].census = NULL;
+        end_grove(&groves[i]);
+    }
+    as_census_free(census);
+}
+
+CHECK_MAIN(CHECK_TEST(group), CHECK_TEST(session), CHECK_TEST(descendant), CHECK_TEST(environment),
+           CHECK_TEST(nested_ids), CHECK_TEST(large_environment), CHECK_TEST(strangers),
+           CHECK_TEST(zombies), CHECK_TEST(zombie_leader), CHECK_TEST(reaped_leader),
+           CHECK_TEST(stop_signal), CHECK_TEST(group_signal), CHECK_TEST(many_members),
+           CHECK_TEST(no_descriptors), CHECK_TEST(find_child), CHECK_TEST(exit_status),
+           CHECK_TEST(shared_census))

@@ -1,0 +1,129 @@
+"""The import order: who may use whom, read from the imports themselves."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import agentscripts
+
+PACKAGE = Path(agentscripts.__file__).parent
+
+# Each module imports only modules of the layers above its own; docs/architecture.md has this table.
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("_cancel", "_interrupts", "_lifecycle", "_logs", "_model", "_native", "_version", "errors"),
+    ("_command", "_delivery", "_files", "_outcome", "_process", "_result", "_validation"),
+    ("_metrics", "_options", "_reports", "_spawn", "_writers", "testing"),
+    ("_context",),
+    ("_launch",),
+    ("_execution",),
+    ("_dispatch",),
+    ("_runner",),
+    ("__init__",),
+    ("_console", "_foreground"),
+    ("_summary", "_tables"),
+    ("_manifest",),
+    ("_commands",),
+    ("cli",),
+    ("__main__",),
+)
+LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
+
+# They decide and hold; they start no thread, take no lock and call no kernel.
+PURE = {
+    "errors",
+    "_logs",
+    "_model",
+    "_options",
+    "_outcome",
+    "_result",
+    "_validation",
+    "_version",
+    "_manifest",
+}
+IMPURE_MODULES = {"threading", "subprocess", "select", "socket", "time", "_thread"}
+# Only these may know of processes, threads or the core.
+ONLY = {
+    "agentscripts._core": {"_native"},
+    "subprocess": {"_process"},
+    "psutil": {"_process"},
+    "prometheus_client": {"_metrics", "_runner"},
+    "click": {"cli", "_commands"},
+    "pydantic": {"_manifest", "_tables"},
+    "rich": {"_console", "_summary", "_commands"},
+}
+
+
+def imports(name: str, *, typing: bool = True) -> set[str]:
+    """Return the modules that a module imports, anywhere in it; those for types only if asked."""
+    tree = ast.parse((PACKAGE / f"{name}.py").read_text(encoding="utf-8"))
+    found: set[str] = set()
+
+    def visit(node: ast.AST) -> None:
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING" and not typing:
+            return
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name} has a relative import"
+            assert node.module is not None
+            if node.module == "agentscripts":
+                # A submodule, or a name of the package.
+                for alias in node.names:
+                    is_module = (PACKAGE / f"{alias.name}.py").exists() or alias.name == "_core"
+                    found.add(f"agentscripts.{alias.name}" if is_module else "agentscripts")
+            else:
+                found.add(node.module)
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    visit(tree)
+    return found
+
+
+def own_imports(name: str, *, typing: bool = True) -> set[str]:
+    found = {one for one in imports(name, typing=typing) if one.split(".")[0] == "agentscripts"}
+    return {one.partition(".")[2] or "__init__" for one in found} - {"_core"}
+
+
+def modules() -> list[str]:
+    return sorted(path.stem for path in PACKAGE.glob("*.py"))
+
+
+def test_every_module_has_a_layer() -> None:
+    """Architecture: the table names each module once, and no other."""
+    assert sorted(LAYER) == modules()
+    assert sum(map(len, LAYERS)) == len(LAYER)
+
+
+@pytest.mark.parametrize("name", modules())
+def test_imports_go_one_way(name: str) -> None:
+    """Architecture: a module knows only what comes before it; for types, errors may look ahead."""
+    wrong = {one for one in own_imports(name, typing=False) if LAYER[one] >= LAYER[name]}
+    assert wrong == set()
+
+
+@pytest.mark.parametrize("name", sorted(PURE))
+def test_pure_modules(name: str) -> None:
+    """Architecture: what decides has no threads, no processes and no clock."""
+    assert {one.split(".")[0] for one in imports(name, typing=False)} & IMPURE_MODULES == set()
+
+
+@pytest.mark.parametrize("library", sorted(ONLY))
+def test_who_may_import(library: str) -> None:
+    """Architecture: the core, processes and each dependency have one place."""
+    users = {
+        name
+        for name in modules()
+        if any(one == library or one.startswith(f"{library}.") for one in imports(name))
+    }
+    assert users <= ONLY[library]
+    assert users or library in {"rich"}
+
+
+def test_no_module_is_two_things() -> None:
+    """Architecture: a module stays under 400 lines."""
+    sizes = {name: len((PACKAGE / f"{name}.py").read_text().splitlines()) for name in modules()}
+    assert {name: size for name, size in sizes.items() if size >= 400} == {}

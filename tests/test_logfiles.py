@@ -1,0 +1,402 @@
+"""Where the log file is, what it holds, what is refused, and how it rotates."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import MakeRunner, RunScript
+from support import Background, Lines, run_host
+
+from agentscripts import RunResult, RunStatus, Script
+
+COUNT = "i=0; while [ $i -lt {0} ]; do echo {1} $i; i=$((i+1)); done"
+
+
+def contents(result: RunResult) -> bytes:
+    assert result.log_path is not None
+    return result.log_path.read_bytes()
+
+
+def rotated(path: Path, backups: int) -> list[bytes]:
+    """Return what a log's files hold, the oldest first."""
+    names = [path.with_name(f"{path.name}.{number}") for number in range(backups, 0, -1)]
+    return [name.read_bytes() for name in [*names, path] if name.exists()]
+
+
+def test_default_path(run: RunScript, tmp_path: Path) -> None:
+    """L1: the log's name comes from the log_source_id, its parents are made private."""
+    script = Script(script="echo hello", name="x")
+    result = run(script)
+    path = tmp_path / "logs" / f"coder-script-{script.log_source_id}.log"
+    assert result.log_path == path
+    assert path.read_bytes() == b"hello\n"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_expansion(run: RunScript, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """L1: ~ and $VAR expand, a relative path starts in log_dir."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PART", "deep/er")
+    assert run(Script(script=":", log_path="~/x.log")).log_path == tmp_path / "x.log"
+    assert run(Script(script=":", log_path="$PART/y")).log_path == tmp_path / "logs/deep/er/y"
+
+
+@pytest.mark.parametrize("kind", ["symlink", "directory", "fifo", "hard link", "socket", "dangling"])
+def test_refused_targets(run: RunScript, lines: Lines, tmp_path: Path, kind: str) -> None:
+    """L2: what is no regular file with one link is refused, stays untouched, starts nothing."""
+    import socket
+
+    victim, path = tmp_path / "victim", tmp_path / "log"
+    victim.write_text("precious")
+    match kind:
+        case "symlink":
+            path.symlink_to(victim)
+        case "dangling":
+            path.symlink_to(tmp_path / "absent")
+        case "directory":
+            path.mkdir()
+        case "fifo":
+            os.mkfifo(path)
+        case "hard link":
+            path.hardlink_to(victim)
+        case "socket":
+            with socket.socket(socket.AF_UNIX) as server:
+                server.bind(str(path))
+    before = os.lstat(path)
+    result = run(Script(script=f"touch {tmp_path}/started", log_path=str(path)))
+    after = os.lstat(path)
+    assert result.status is RunStatus.NOT_STARTED
+    assert isinstance(result.cause, OSError)
+    assert str(path) in result.reason
+    assert (before.st_mode, before.st_ino, before.st_mtime) == (
+        after.st_mode,
+        after.st_ino,
+        after.st_mtime,
+    )
+    assert victim.read_text() == "precious"
+    assert not (tmp_path / "started").exists()
+    assert not (tmp_path / "absent").exists()
+
+
+def test_a_fifo_with_a_reader_is_refused(run: RunScript, tmp_path: Path) -> None:
+    """L2: also a FIFO that could be opened."""
+    path = tmp_path / "log"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert run(Script(script="echo x", log_path=str(path))).status is RunStatus.NOT_STARTED
+        assert os.read(reader, 10) == b""
+    finally:
+        os.close(reader)
+
+
+def test_no_stale_tail(make_runner: MakeRunner, tmp_path: Path) -> None:
+    """L2: a run begins with an empty file."""
+    (tmp_path / "mode").write_text("12345678901234567890")
+    with make_runner(Script(script=f"cat {tmp_path}/mode", name="x")) as runner:
+        runner.execute()
+        (tmp_path / "mode").write_text("short")
+        (result,) = runner.execute()
+    assert contents(result) == b"short"
+
+
+def test_append(make_runner: MakeRunner) -> None:
+    """L2: with append_logs a run goes on where the last one ended."""
+    with make_runner("echo x", append_logs=True) as runner:
+        runner.execute()
+        (result,) = runner.execute()
+    assert contents(result) == b"x\nx\n"
+
+
+def test_dev_null(run: RunScript, lines: Lines) -> None:
+    """L2: /dev/null is a log file."""
+    result = run(Script(script="echo x", log_path="/dev/null"))
+    assert result.ok
+    assert lines.lines == ["x"]
+
+
+def test_unwritable_directory(run: RunScript, tmp_path: Path) -> None:
+    """L2: a log directory that cannot be made keeps the script from starting and says why."""
+    (tmp_path / "file").touch()
+    result = run(Script(script=f"touch {tmp_path}/started", log_path=str(tmp_path / "file/log")))
+    assert result.status is RunStatus.NOT_STARTED
+    assert str(tmp_path / "file") in result.reason
+    assert not (tmp_path / "started").exists()
+
+
+def test_runs_share_a_writer(make_runner: MakeRunner, lines: Lines, tmp_path: Path) -> None:
+    """L2: a second run neither empties the file that the first one writes, nor overwrites it."""
+    os.mkfifo(tmp_path / "go")
+    path = str(tmp_path / "log")
+    first = make_runner(Script(script=f"echo one; read x <{tmp_path}/go; echo two", log_path=path))
+    second = make_runner(Script(script="echo other", log_path=path))
+    running = Background(first.execute)
+    lines.wait_for("one")
+    second.execute()
+    (tmp_path / "go").write_text("\n")
+    (result,) = running.result()
+    assert contents(result) == b"one\nother\ntwo\n"
+
+
+# ---- rotation ----
+
+
+def test_rotation_at_lines(run: RunScript, tmp_path: Path) -> None:
+    """L4: each file ends at a line's end and is no longer than the limit; no byte is lost."""
+    result = run(COUNT.format(300, "line"), max_log_bytes=500, log_backups=20)
+    assert result.log_path is not None
+    files = rotated(result.log_path, 20)
+    assert b"".join(files) == b"".join(b"line %d\n" % i for i in range(300))
+    assert len(files) > 5
+    assert all(len(file) <= 500 and file.endswith(b"\n") for file in files)
+    assert all(len(file) > 500 - 10 for file in files[:-1])
+
+
+def test_backups_are_limited(run: RunScript) -> None:
+    """L4: there are never more than log_backups rotated files, and they are the newest ones."""
+    result = run(COUNT.format(300, "line"), max_log_bytes=500, log_backups=2)
+    assert result.log_path is not None
+    whole = b"".join(b"line %d\n" % i for i in range(300))
+    files = rotated(result.log_path, 9)
+    assert len(files) == 3
+    assert whole.endswith(b"".join(files))
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 100, 4096])
+def test_rotation_inside_a_long_line(run: RunScript, tmp_path: Path, chunk: int) -> None:
+    """L4: a line longer than max_line is cut at the limit exactly."""
+    (tmp_path / "printed").write_bytes(b"x" * 1050)
+    result = run(
+        f"dd if={tmp_path}/printed bs={chunk} status=none",
+        max_log_bytes=100,
+        log_backups=20,
+        max_line=10,
+    )
+    assert result.log_path is not None
+    sizes = [len(file) for file in rotated(result.log_path, 20)]
+    assert sum(sizes) == 1050
+    assert sizes == [100] * 10 + [50]
+
+
+def test_rotation_moves_an_unfinished_line(run: RunScript, lines: Lines, tmp_path: Path) -> None:
+    """L4: the begin of a line moves along to the next file, so that its line stays whole."""
+    os.mkfifo(tmp_path / "go")
+    script = f"echo 0123456789; printf 'abc'; read x <{tmp_path}/go; echo defghijk"
+    opener = Background(lambda: (tmp_path / "go").write_text("\n"))
+    result = run(script, max_log_bytes=20)
+    opener.result()
+    assert result.log_path is not None
+    assert rotated(result.log_path, 1) == [b"0123456789\n", b"abcdefghijk\n"]
+
+
+def test_rotation_keeps_the_name(run: RunScript, tmp_path: Path) -> None:
+    """L4: at no moment is there no file of the log's name."""
+    path = tmp_path / "log"
+    script = Script(
+        script=f"i=0; while [ $i -lt 400 ]; do echo $i; test -e {path} || echo gone; i=$((i+1)); done",
+        log_path=str(path),
+    )
+    result = run(script, max_log_bytes=50, log_backups=100)
+    assert result.ok
+    assert b"gone" not in b"".join(rotated(path, 100))
+
+
+@pytest.mark.slow
+def test_two_runs_rotate_one_file(make_runner: MakeRunner, tmp_path: Path) -> None:
+    """L2, L4: two runs that write and rotate one file lose no byte and write none twice."""
+    path = str(tmp_path / "log")
+    runner = make_runner(
+        *(Script(script=COUNT.format(5000, name), log_path=path) for name in ("left", "right")),
+        max_log_bytes=4000,
+        log_backups=100,
+    )
+    runner.execute()
+    files = rotated(tmp_path / "log", 100)
+    assert len(files) > 20
+    assert all(len(file) <= 4000 for file in files)
+    written = b"".join(files).splitlines()
+    for name in (b"left", b"right"):
+        of_one = [line for line in written if line.startswith(name)]
+        assert of_one == [b"%s %d" % (name, i) for i in range(5000)]
+    assert len(written) == 10_000
+
+
+# ---- writes that fail ----
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 KiB."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"no tmpfs can be mounted: {done.stderr.strip()}")
+    yield path
+    subprocess.run(["umount", str(path)], check=True)
+
+
+def test_full_disk(
+    run: RunScript, lines: Lines, small_disk: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """L3: a full disk costs the file its rest and nothing else."""
+    path = small_disk / "log"
+    result = run(Script(script=COUNT.format(20_000, "line"), log_path=str(path)))
+    assert result.ok
+    assert result.exit_code == 0
+    assert lines.lines == [f"line {i}" for i in range(20_000)]
+    assert result.log_error is not None
+    assert result.log_error.errno == errno.ENOSPC
+    assert any(
+        record.levelname == "WARNING" and str(path) in record.message for record in caplog.records
+    )
+
+
+def test_a_disk_that_has_room_again(make_runner: MakeRunner, lines: Lines, small_disk: Path) -> None:
+    """L3: the log goes on when writing works again."""
+    (small_disk / "ballast").write_bytes(b"x" * 60_000)
+    os.mkfifo(small_disk / "go")
+    script = COUNT.format(4000, "line") + f"; echo full; read x <{small_disk}/go; echo again"
+    runner = make_runner(Script(script=script, log_path=str(small_disk / "log")))
+    running = Background(runner.execute)
+    lines.wait_for("full")
+    (small_disk / "ballast").unlink()
+    (small_disk / "go").write_text("\n")
+    (result,) = running.result()
+    assert contents(result).endswith(b"again\n")
+    assert result.log_error is not None
+    assert result.log_error.errno == errno.ENOSPC
+
+
+def test_full_disk_with_rotation(run: RunScript, lines: Lines, small_disk: Path) -> None:
+    """L3, L4: rotating on a full disk hurts no script either."""
+    script = Script(script=COUNT.format(20_000, "line"), log_path=str(small_disk / "log"))
+    result = run(script, max_log_bytes=10_000, log_backups=50)
+    assert result.ok
+    assert lines.lines == [f"line {i}" for i in range(20_000)]
+    assert result.log_error is not None
+    assert result.log_error.errno == errno.ENOSPC
+    kept = b"".join(rotated(small_disk / "log", 50))
+    assert kept.startswith(b"line 0\nline 1\n")
+    assert len(kept) > 40_000
+
+
+def test_file_size_limit(tmp_path: Path) -> None:
+    """L3: neither does the host's RLIMIT_FSIZE reach the script or the lines."""
+    program = """
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (65536, resource.RLIM_INFINITY))
+count = 0
+class Count:
+    def send(self, batch):
+        global count
+        count += len(batch)
+    def flush(self): pass
+with make("i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i+1)); done",
+          get_script_logger=lambda _: Count()) as runner:
+    (result,) = runner.execute()
+say(result.exit_code, count, result.log_error.errno, result.log_path.stat().st_size)
+"""
+    assert run_host(tmp_path, program) == [f"0 20000 {errno.EFBIG} 65536"]
+
+
+# ---- the host's own streams ----
+
+TO_STDOUT = """
+with make(Script(script={script!r}, log_path="/dev/stdout"),
+          get_script_logger=lambda _: agentscripts.testing.RecordingLogger(), {options}) as runner:
+    {before}
+    (result,) = runner.execute()
+    {after}
+"""
+
+
+def host_program(script: str, options: str = "", before: str = "", after: str = "") -> str:
+    text = TO_STDOUT.format(script=script, options=options, before=before, after=after)
+    return f"import agentscripts.testing\n{text}"
+
+
+def test_stdout_is_a_pipe(tmp_path: Path) -> None:
+    """L2: a log at /dev/stdout comes where the host's own output goes."""
+    program = host_program("echo hello", before='say("before")', after='say("after")')
+    assert run_host(tmp_path, program) == ["before", "hello", "after"]
+
+
+def test_stdout_is_a_file(tmp_path: Path) -> None:
+    """L2: host and script share a file's end, so neither overwrites the other."""
+    program = host_program("echo from-script", before='say("before")', after='say("after")')
+    program = f"""
+import os
+os.dup2(os.open(BASE / "shared", os.O_WRONLY | os.O_CREAT, 0o600), 1)
+{program}"""
+    run_host(tmp_path, program)
+    assert (tmp_path / "shared").read_text() == "before\nfrom-script\nafter\n"
+
+
+def test_stdout_stays_blocking(tmp_path: Path) -> None:
+    """L2: the host's own descriptor does not become non-blocking."""
+    program = host_program("echo hello", after='say(os.get_blocking(1))')
+    assert run_host(tmp_path, program) == ["hello", "True"]
+
+
+def test_stdout_is_a_closed_pipe(tmp_path: Path) -> None:
+    """L3: nobody reads the host's stdout any more: the script does not notice, log_error says so."""
+    program = host_program(
+        "echo hello; echo more",
+        before="""
+    read, write = os.pipe()
+    os.close(read)
+    os.dup2(write, 1)""",
+        after='(BASE / "result").write_text(f"{result.status} {result.lines} {result.log_error.errno}")',
+    )
+    assert run_host(tmp_path, program) == []
+    assert (tmp_path / "result").read_text() == f"succeeded 2 {errno.EPIPE}"
+
+
+def test_stdout_is_a_slow_pipe(tmp_path: Path) -> None:
+    """L3: a reader that takes its time holds the script back, and every byte comes."""
+    program = host_program(
+        COUNT.format(20_000, "line"),
+        options="stall_timeout=None",
+        before="""
+    read, write = os.pipe()
+    terminal = os.dup(1)
+    os.dup2(write, 1)
+    os.close(write)
+    size = 0
+    def drain():
+        global size
+        while data := os.read(read, 1000):
+            size += len(data)
+            time.sleep(0.0005)
+    reader = threading.Thread(target=drain)
+    reader.start()""",
+        after="""os.dup2(terminal, 1)
+    reader.join()
+    say(size, result.output_bytes, result.log_error)""",
+    )
+    size = sum(len(f"line {i}\n") for i in range(20_000))
+    assert run_host(tmp_path, program) == [f"{size} {size} None"]
+
+
+def test_stdout_is_a_stuck_pipe(tmp_path: Path) -> None:
+    """L3, L6: a reader that never reads holds the script for stall_timeout only."""
+    program = host_program(
+        COUNT.format(20_000, "line"),
+        options="stall_timeout=0.1",
+        before="""
+    read, write = os.pipe()
+    terminal = os.dup(1)
+    os.dup2(write, 1)""",
+        after="""os.dup2(terminal, 1)
+    say(result.status, result.lines, result.lines_dropped, result.log_error.errno)""",
+    )
+    assert run_host(tmp_path, program) == [f"succeeded 20000 0 {errno.EAGAIN}"]
