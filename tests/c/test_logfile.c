@@ -220,7 +220,7 @@ static void check_files(const place *p, int count, int64_t max_bytes, size_t max
         (void)snprintf(name, sizeof name, "log.%d", number);
         int64_t size = read_file(p, name, &file);
         CHECK(size <= max_bytes);
-        if (size > 0 && file.at[size - 1] != '\n') {
+        if (size > 0 && file.at && file.at[size - 1] != '\n') {
             const char *newline = memrchr(file.at, '\n', (size_t)size);
             size_t line = newline ? file.size - (size_t)(newline - file.at) - 1 : file.size;
             CHECK(line == file.size || line > max_line);
@@ -231,10 +231,10 @@ static void check_files(const place *p, int count, int64_t max_bytes, size_t max
 
 /* L4: no byte is lost or doubled, whatever the sizes. */
 static void random_writes(void) {
-    enum { FILES = 400 };
+    enum { FILES = 160 };
     uint64_t seed = 1;
-    for (int round = 0; round < 150; round++) {
-        int64_t max_bytes = 20 + (int64_t)check_random(&seed, 200);
+    for (int round = 0; round < 60; round++) {
+        int64_t max_bytes = 40 + (int64_t)check_random(&seed, 200);
         size_t max_line = 4 + (size_t)check_random(&seed, 60);
         uint64_t newline = 1 + check_random(&seed, 60), most = 1 + check_random(&seed, 400);
         place p = place_with_log(max_bytes, FILES, (int64_t)max_line);
@@ -480,7 +480,7 @@ static void *write_lines(void *writer_pointer) {
 
 /* L2, L4: runs that share a writer lose nothing, whole lines stay whole, each in its order. */
 static void shared_writer(void) {
-    enum { FILES = 300 };
+    enum { FILES = 130 };
     place p = place_with_log(1000, FILES, 40);
     writer writers[WRITERS];
     pthread_t threads[WRITERS];
