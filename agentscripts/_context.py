@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import threading
 from collections.abc import Mapping
@@ -35,22 +37,29 @@ class Place(NamedTuple):
 class Context:
     """A runner's directories, threads and descriptors; made by ``init``, thread-safe."""
 
-    def __init__(self, options: Options, scripts: tuple[Script, ...], reports: Reports | None):
+    def __init__(self, options: Options, scripts: tuple[Script, ...]) -> None:
         self.options: Final = options
         self.scripts: Final = scripts
-        self.reports: Final = reports
+        self.reports: Reports | None = None
         self.data_dir: Final = options.data_dir_base / "coder-script-data"
         self.script_bin_dir: Final = self.data_dir / "bin"
         self.places: Final = {script.id: self._place(script) for script in scripts}
         self._shell: Final = options.shell or login_shell()
         self._environment: tuple[Mapping[bytes, bytes], Mapping[str, str]] = ({}, {})
         self.metrics = NoMetrics()
-        self.delivery: Final = Delivery(options.logger)
+        self.delivery: Final = Delivery(self.log)
         self.gate: Final = Gate(os.cpu_count() or 1)
         self.census: Final = Census()
-        self.spawner: Final = Spawner()
+        self.spawner: Final = self._make_spawner()
         self.ended: Final = Ended()
         self._cgroups: set[Path] = set()
+
+    def _make_spawner(self) -> Spawner:
+        try:
+            return Spawner()
+        except BaseException:
+            self.census.close()
+            raise
 
     def _place(self, script: Script) -> Place:
         log_path = log_path_for(script, self.options.log_dir)
@@ -73,8 +82,10 @@ class Context:
         if wanted is not None:
             if os.path.isdir(wanted):
                 return str(wanted)
-            self.options.logger.warning(
-                "working directory %s is no directory; scripts start in the home directory", wanted
+            self.log(
+                logging.WARNING,
+                "working directory %s is no directory; scripts start in the home directory",
+                wanted,
             )
         home = env.get("HOME", "/")
         return home if os.path.isdir(home) else "/"
@@ -99,6 +110,11 @@ class Context:
             self._cgroups.add(path)
         else:
             self._cgroups.discard(path)
+
+    def log(self, level: int, message: str, *args: object, exc_info: bool = False) -> None:
+        """Write to the agent's log; a handler that raises harms no script."""
+        with contextlib.suppress(Exception):
+            self.options.logger.log(level, message, *args, exc_info=exc_info)
 
     def report(self, result: RunResult, group: WaitGroup | None) -> None:
         """Hand a result to the metrics and to ``on_complete``; the group counts that call."""
@@ -128,10 +144,11 @@ class Ended:
         self._ends = 0
         self._waiting = 0
 
-    def start(self) -> None:
-        """Count a run that holds descriptors and processes."""
+    def start(self) -> int:
+        """Count a run that holds descriptors and processes; return how many have ended."""
         with self._lock:
             self._running += 1
+            return self._ends
 
     def end(self) -> None:
         """Say that it holds none any more."""
@@ -141,15 +158,17 @@ class Ended:
             if self._waiting:
                 self._condition.notify_all()
 
-    def wait_for_one(self, timeout: float) -> bool:
-        """Wait until another run ends or the time passes; ``False``: no other run is there."""
+    def wait_for_one(self, seen: int, timeout: float) -> int | None:
+        """Wait until more than ``seen`` runs have ended, or the time passes; return how many have.
+
+        ``None``: none has, and there is no other run but those that wait here.
+        """
         with self._lock:
-            ends = self._ends
-            if self._running == 0:
-                return False
+            if self._ends == seen and self._running == self._waiting + 1:
+                return None
             self._waiting += 1
             try:
-                self._condition.wait_for(lambda: self._ends != ends, timeout)
+                self._condition.wait_for(lambda: self._ends != seen, timeout)
             finally:
                 self._waiting -= 1
-            return True
+            return self._ends

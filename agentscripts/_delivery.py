@@ -9,6 +9,7 @@ import time
 from typing import Final, NamedTuple
 from uuid import UUID
 
+from agentscripts._lifecycle import AgentLog
 from agentscripts._logs import LogBatch, LogLevel, ScriptLogger
 from agentscripts._native import Batch, Pool
 
@@ -30,8 +31,8 @@ class Delivery:
     there is one more thread than there are loggers that take their time. Thread-safe.
     """
 
-    def __init__(self, logger: logging.Logger) -> None:
-        self._logger = logger
+    def __init__(self, log: AgentLog) -> None:
+        self._log = log
         self.pool = Pool()
         self._keys = itertools.count(1)
         self._sinks: dict[int, _Sink] = {}
@@ -76,7 +77,7 @@ class Delivery:
         except RuntimeError:  # no thread left in the system: those that are there go on
             with self._lock:
                 self._threads.discard(thread)
-            self._logger.warning("no further thread for log delivery can be started")
+            self._log(logging.WARNING, "no further thread for log delivery can be started")
 
     def _serve(self) -> None:
         batch = Batch()
@@ -102,6 +103,9 @@ class Delivery:
         except BaseException:
             if head.key not in self._failed:
                 self._failed.add(head.key)
-                self._logger.exception(
-                    'logger of script "%s" failed; its further failures are not shown', sink.label
+                self._log(
+                    logging.ERROR,
+                    'logger of script "%s" failed; its further failures are not shown',
+                    sink.label,
+                    exc_info=True,
                 )

@@ -9,12 +9,11 @@ import threading
 from collections.abc import Sequence
 from typing import Final
 
-from agentscripts._cancel import CancelToken
 from agentscripts._context import Context
 from agentscripts._execution import Execution
-from agentscripts._interrupts import SLICE, Interrupts, in_main_thread
 from agentscripts._launch import CallLimits
 from agentscripts._model import RunStatus
+from agentscripts._signals import SLICE
 
 __all__ = ["Dispatch", "Slots"]
 
@@ -73,160 +72,145 @@ class Dispatch:
         context: Context,
         executions: Sequence[Execution],
         limits: CallLimits,
-        cancel: CancelToken | None,
         slots: Slots,
     ) -> None:
+        self.executions: Final = executions
         self._context = context
-        self._executions = executions
         self._limits = limits
-        self._token = cancel
         self._slots = slots
-        self._lock = threading.Lock()  # guards _pending, _left and _cancelled
+        self._lock = threading.Lock()  # guards all below
         self._pending = collections.deque(executions)
         self._left = len(executions)
-        self._cancelled = False
         self._wake = -1
         self._workers: list[threading.Thread] = []
 
     def cancel(self, *, kill: bool = False) -> None:
         """End all runs; those that wait do not start. Any thread."""
-        with self._lock:
-            self._cancelled = True
-        for execution in self._executions:
+        for execution in self.executions:
             if execution.result is None:
-                execution.cancel(kill=kill)
-        self.wake()
+                self.cancel_one(execution, kill=kill)
+
+    def cancel_one(self, execution: Execution, *, kill: bool = False) -> None:
+        """End one of the runs. Any thread."""
+        execution.cancel(kill=kill)
+        with self._lock:
+            if execution not in self._pending:
+                return
+            self._pending.remove(execution)
+        execution.set_unstarted(RunStatus.CANCELLED, "cancelled before it was started")
+        self._end(execution)
 
     def wake(self) -> None:
         """Have the caller's thread look again. Any thread."""
         with self._lock:
-            if self._wake >= 0:
-                os.eventfd_write(self._wake, 1)
+            self._wake_now()
 
     def run(self) -> None:
-        """Perform all runs; what a signal handler raises cancels them and is raised at the end."""
-        if len(self._executions) == 1 and self._may_start() and self._slots.take(self):
+        """Perform all runs."""
+        if len(self.executions) == 1 and self._limits.over() is None and self._slots.take(self):
             # A lone script needs no other thread: to hand it over takes a tenth of its time.
+            self._pending.clear()
             try:
-                self._executions[0].perform()
+                self.executions[0].perform()
             finally:
                 self._slots.give()
             return
-        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        interrupts = Interrupts(lambda again: self.cancel(kill=again))
         try:
-            interrupts.persist(self._drive)
+            self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        except OSError as error:
+            self._give_up_pending(RunStatus.NOT_STARTED, f"not started: {error}", error)
+            return
+        signals = self._limits.signals
+        signals.wake = self._wake_now
+        try:
+            while self._left:
+                self._start_workers()
+                self._wait()
+                signals.check()
+            for worker in self._workers:
+                worker.join()
         finally:
             with self._lock:
                 wake, self._wake = self._wake, -1
             os.close(wake)
-        interrupts.raise_first()
 
-    def _drive(self) -> None:
-        """Start workers until all runs have ended; may be left by an exception and called again."""
-        while self._left:
-            self._start_workers()
-            self._wait()
-        for worker in self._workers:
-            worker.join()
-
-    def _may_start(self) -> bool:
-        return (
-            not self._cancelled and not (self._token and self._token.cancelled) and not self._late()
-        )
-
-    def _late(self) -> bool:
-        return self._limits.left() == 0
+    def _wake_now(self) -> None:
+        # Without the lock only in the caller's thread, which alone closes the descriptor.
+        if self._wake >= 0:
+            os.eventfd_write(self._wake, 1)
 
     def _start_workers(self) -> None:
         while self._pending:
-            if not self._may_start():
-                self._give_up_pending()
+            if (over := self._limits.over()) is not None:
+                self._give_up_pending(*over)
                 return
             if not self._slots.is_free(self):
                 return
-            self._start_worker()
+            permit = self._context.gate.acquire(_PERMIT_TIMEOUT)
+            worker = threading.Thread(
+                target=self._work, args=(permit,), name="agentscripts-run", daemon=True
+            )
+            try:
+                worker.start()
+            except RuntimeError:  # no thread is left in the system: this one does the work
+                self._work(permit)
+            else:
+                self._workers.append(worker)
 
-    def _start_worker(self) -> None:
-        # A worker takes its run itself, so that what a signal handler raises here loses none.
-        permit = self._context.gate.acquire(_PERMIT_TIMEOUT)
-        worker = threading.Thread(
-            target=self._work, args=(permit,), name="agentscripts-run", daemon=True
-        )
-        self._workers.append(worker)
+    def _work(self, permit: bool) -> None:
+        gate = self._context.gate
         try:
-            worker.start()
-        except RuntimeError:  # no thread is left in the system: this one does the work
-            self._workers.remove(worker)
-            self._work(permit)
-        except BaseException:
-            if worker.ident is None:
-                self._workers.remove(worker)
-                if permit:
-                    self._context.gate.release()
-            raise
+            while (execution := self._take()) is not None:
+                try:
+                    permit = execution.perform(permit=permit)
+                finally:
+                    self._slots.give()
+                    self._end(execution)
+                permit = permit or gate.acquire(0)
+                if not permit:
+                    return
+        finally:
+            if permit:
+                gate.release()
 
     def _take(self) -> Execution | None:
         """Return the next run that may start, its slot taken."""
         with self._lock:
-            if not self._pending or not self._may_start():
+            if not self._pending or self._limits.over() is not None:
                 return None
             if not self._slots.take(self):
                 return None
             return self._pending.popleft()
 
-    def _work(self, permit: bool) -> None:
-        gate = self._context.gate
-        while (execution := self._take()) is not None:
-            try:
-                permit = execution.perform(permit=permit)
-            finally:
-                self._end_one()
-            permit = permit or gate.acquire(0)
-            if not permit:
-                return
-        if permit:
-            gate.release()
-
-    def _end_one(self) -> None:
-        self._slots.give()
+    def _end(self, execution: Execution) -> None:
+        if execution.result is None:  # perform raised: a bug here, which must not hang the call
+            execution.set_unstarted(RunStatus.NOT_STARTED, "not started: internal error")
         with self._lock:
             self._left -= 1
-            last = self._left == 0
-        if last:
-            self.wake()
+            if self._left == 0:
+                self._wake_now()
 
-    def _give_up_pending(self) -> None:
-        late = self._late() and not self._cancelled and not (self._token and self._token.cancelled)
-        status = RunStatus.TIMED_OUT if late else RunStatus.CANCELLED
-        reason = "cancelled before it was started"
-        if late:
-            reason = f"not started within the {self._limits.timeout:g} s that the call had"
-        while True:
+    def _give_up_pending(
+        self, status: RunStatus, reason: str, cause: Exception | None = None
+    ) -> None:
+        while self._pending:
             with self._lock:
-                if not self._pending:
-                    return
-                execution = self._pending.popleft()
-            execution.set_unstarted(status, reason)
-            with self._lock:
-                self._left -= 1
+                execution = self._pending.popleft() if self._pending else None
+            if execution is not None:
+                execution.set_unstarted(status, reason, cause)
+                self._end(execution)
 
     def _wait(self) -> None:
         """Sleep until a slot is free, all runs have ended, or the call is cancelled or late."""
-        with self._lock:
-            if self._left == 0:
-                return
-            pending = bool(self._pending)
         poll = select.poll()
         poll.register(self._wake, select.POLLIN)
-        timeout = None
-        if pending:
-            if self._token is not None:
-                poll.register(self._token, select.POLLIN)
-            left = self._limits.left()
-            timeout = None if left is None else left * 1000
-        if in_main_thread():
-            timeout = SLICE * 1000 if timeout is None else min(timeout, SLICE * 1000)
-        for fd, _ in poll.poll(timeout):
+        with self._lock:
+            pending = bool(self._pending)
+        left = self._limits.left() if pending else None
+        if pending and self._limits.cancel is not None:
+            poll.register(self._limits.cancel, select.POLLIN)
+        if self._limits.signals.in_main_thread:
+            left = SLICE if left is None else min(left, SLICE)
+        for fd, _ in poll.poll(None if left is None else left * 1000):
             if fd == self._wake:
                 os.eventfd_read(self._wake)

@@ -11,12 +11,11 @@ from typing import Final
 
 from agentscripts import _native
 from agentscripts._context import Context
-from agentscripts._interrupts import Interrupts
 from agentscripts._launch import EXHAUSTED, CallLimits, Launch, Started
 from agentscripts._model import Run, RunState, RunStatus, Script, Stage
 from agentscripts._native import Delivered, Outcome, Supervised
 from agentscripts._outcome import exit_text, pipes_note, status_and_reason
-from agentscripts._process import describe, end_child, pipe_holders
+from agentscripts._process import describe, pipe_holders
 from agentscripts._result import RunResult
 
 __all__ = ["Execution"]
@@ -26,6 +25,8 @@ _STATES: Final = {
     _native.STOPPING: RunState.STOPPING,
     _native.DELIVERING: RunState.DELIVERING,
 }
+_CANCELLED: Final = (RunStatus.CANCELLED, "cancelled before it was started")
+_LOOK_AGAIN: Final = 0.1  # seconds: a cancel or a deadline ends a start that waits, too
 _UNSUPERVISED: Final = 5.0  # seconds that a child may wait for the descriptor to watch it by
 
 
@@ -44,7 +45,6 @@ class Execution:
         self._pid: int | None = None
         self._started_at: datetime | None = None
         self._cancel: bool | None = None  # None: not cancelled; True: kill at once
-        self._interrupts = Interrupts(lambda again: self.cancel(kill=again))
 
     def cancel(self, *, kill: bool = False) -> None:
         """End the run as soon as it has begun, or keep it from beginning."""
@@ -70,23 +70,11 @@ class Execution:
             )
 
     def perform(self, *, permit: bool = False) -> bool:
-        """Run the script and set ``result``; return whether the gate's permit is still held.
-
-        What a signal handler raises meanwhile cancels the run, and is raised when that has ended.
-        """
+        """Run the script and set ``result``; return whether the gate's permit is still held."""
         launch = Launch(self._context, self.script, self.run_id, self._limits)
-        self._context.ended.start()
         try:
             started = self._start(launch, permit)
-            if started is not None:
-                permit = self._supervise(started)
-        except BaseException:
-            # Only a signal handler gets here. It may have raised between a fork and the place
-            # where the pid is noted, so the child is looked for.
-            if self.result is None:
-                end_child(self._context.census, self.run_id)
-                self.set_unstarted(RunStatus.CANCELLED, "interrupted while it was started")
-            raise
+            return permit if started is None else self._supervise(started)
         finally:
             with self._lock:
                 core, self._core = self._core, None
@@ -94,8 +82,6 @@ class Execution:
             if core is not None:
                 core.close()
             self._context.ended.end()
-        self._interrupts.raise_first()
-        return permit
 
     def set_unstarted(
         self,
@@ -123,25 +109,25 @@ class Execution:
 
     def _start(self, launch: Launch, permit: bool) -> Started | None:
         """Start the process; ``None``: it was not started, and the result says why."""
-        while not self.cancelled:
+        ended, signals = self._context.ended, self._limits.signals
+        count = ended.start()
+        while True:
+            over = _CANCELLED if self.cancelled else self._limits.over()
+            if over is not None:
+                self.set_unstarted(*over)
+                return None
             try:
                 return launch.start(permit=permit)
             except Exception as error:
                 launch.release()
-                if getattr(error, "errno", None) in EXHAUSTED and self._wait_for_another():
-                    continue
-                self.set_unstarted(RunStatus.NOT_STARTED, f"not started: {error}", error)
-                return None
-        self.set_unstarted(RunStatus.CANCELLED, "cancelled before it was started")
-        return None
-
-    def _wait_for_another(self) -> bool:
-        ended = self._context.ended
-        ended.end()  # this one holds nothing now, so that two that wait do not wait for each other
-        try:
-            return ended.wait_for_one(0.1)
-        finally:
-            ended.start()
+                signals.check()
+                more = None
+                if getattr(error, "errno", None) in EXHAUSTED:
+                    more = ended.wait_for_one(count, _LOOK_AGAIN)
+                if more is None:
+                    self.set_unstarted(RunStatus.NOT_STARTED, f"not started: {error}", error)
+                    return None
+                count = more
 
     def _supervise(self, started: Started) -> bool:
         with self._lock:
@@ -150,39 +136,43 @@ class Execution:
             self._started_at = datetime.fromtimestamp(started.began_at, UTC)
             if self._cancel is not None:
                 core.cancel(kill=self._cancel)
-        metrics = self._context.metrics
+        metrics, between = self._context.metrics, self._limits.signals.check
         metrics.started(self.stage)
         try:
-            outcome = self._interrupts.persist(lambda: self._outcome(core))
+            outcome = self._outcome(core)
+        except OSError as error:
+            started.kill()
+            reason = f"cannot be supervised: {error}"
+            self.set_unstarted(RunStatus.NOT_STARTED, reason, error)
+            return False
         finally:
             metrics.stopped(self.stage)
-        if isinstance(outcome, OSError):
-            end_child(self._context.census, self.run_id)
-            reason = f"cannot be supervised: {outcome}"
-            self.set_unstarted(RunStatus.NOT_STARTED, reason, outcome)
-            return False
         started.set_ended(outcome)
         processes = self._name_processes(started, outcome)
         core.finish()
-        delivered = self._interrupts.persist(core.wait)
+        delivered = core.wait(between)
         self._conclude(started, outcome, delivered, processes)
         return outcome.kept_permit
 
-    def _outcome(self, core: Supervised) -> Outcome | OSError:
-        # No descriptor for the pidfd: another thread took the one that spawning gave back.
+    def _outcome(self, core: Supervised) -> Outcome:
         give_up = time.monotonic() + _UNSUPERVISED
-        while isinstance(outcome := core.supervise(), OSError):
-            if outcome.errno not in EXHAUSTED or time.monotonic() > give_up:
-                break
-            time.sleep(0.005)
-        return outcome
+        while True:
+            try:
+                return core.supervise(self._limits.signals.check)
+            except OSError as error:
+                # No descriptor for the pidfd: another thread took the one that spawning gave back.
+                if error.errno not in EXHAUSTED or time.monotonic() > give_up:
+                    raise
+                time.sleep(0.005)
 
     def _name_processes(self, started: Started, outcome: Outcome) -> str:
-        """Return who survived or who holds the pipes, and tell the script's log of the latter."""
+        """Return who survived or who holds the pipes; tell the logs of the latter."""
         if outcome.status != _native.PIPES_OPEN:
             return describe(outcome.survivors)
         holders = describe(pipe_holders((started.child.stdout_fd, started.child.stderr_fd)))
-        started.core.note(started.log, pipes_note(self._context.options.wait_delay, holders))
+        note = pipes_note(outcome, holders)
+        started.core.note(started.log, note)
+        self._context.log(logging.WARNING, 'script "%s": %s', self.script.label, note)
         return holders
 
     def _conclude(
@@ -192,12 +182,7 @@ class Execution:
         delivered: Delivered,
         processes: str,
     ) -> None:
-        status, reason = status_and_reason(
-            outcome,
-            limit=started.limit,
-            wait_delay=self._context.options.wait_delay,
-            processes=processes,
-        )
+        status, reason = status_and_reason(outcome, limit=started.limit, processes=processes)
         duration = (outcome.ended - started.began) / 1e9
         self._set_result(
             RunResult(
@@ -225,32 +210,32 @@ class Execution:
 
     def _set_result(self, result: RunResult, how: str = "") -> None:
         self.result = result
-        said = result.reason or how
-        self._context.options.logger.log(
+        self._context.report(result, self._limits.reports)
+        self._context.log(
             logging.INFO if result.ok else logging.WARNING,
             'run agent script "%s": %s (%s after %.3f s)',
             self.script.label,
-            said,
+            result.reason or how,
             result.status.value,
             result.duration,
         )
         if result.log_error is not None or result.lines_dropped:
             self._warn_of_loss(result)
-        self._context.report(result, self._limits.reports)
 
     def _warn_of_loss(self, result: RunResult) -> None:
-        logger, label = self._context.options.logger, self.script.label
         if result.log_error is not None:
-            logger.warning(
+            self._context.log(
+                logging.WARNING,
                 'log file %s of script "%s" is incomplete: %s',
                 result.log_path,
-                label,
+                self.script.label,
                 result.log_error,
             )
         if result.lines_dropped:
-            logger.warning(
+            self._context.log(
+                logging.WARNING,
                 'logger of script "%s" was too slow: %d of %d lines were dropped',
-                label,
+                self.script.label,
                 result.lines_dropped,
                 result.lines,
             )

@@ -128,7 +128,9 @@ def _reopen_stream(number: int, text: str) -> int:
     # stream. It cannot be had for a socket, without /proc, or for another user's terminal.
     flags = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
     try:
-        return os.open(f"/proc/self/fd/{number}", flags)
+        # A regular file is no matter of blocking, and its offset has to be the host's.
+        if not stat.S_ISREG(os.fstat(number).st_mode):
+            return os.open(f"/proc/self/fd/{number}", flags)
     except OSError:
         pass
     try:

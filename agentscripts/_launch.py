@@ -5,18 +5,20 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import signal
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from agentscripts._cancel import CancelToken
 from agentscripts._command import script_environment
 from agentscripts._context import Context
-from agentscripts._interrupts import in_main_thread
 from agentscripts._lifecycle import WaitGroup
 from agentscripts._logs import DISCARD
-from agentscripts._model import Script
+from agentscripts._model import RunStatus, Script
 from agentscripts._native import LogFile, Outcome, Supervised, monotonic, nanoseconds
+from agentscripts._signals import DeferredSignals
 from agentscripts._spawn import Child
 from agentscripts._writers import WRITERS
 
@@ -27,12 +29,19 @@ EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.EN
 
 
 class CallLimits:
-    """What the runs of one ``execute`` call share: deadline, cancel token, environment, reports."""
+    """What the runs of one ``execute`` call share: deadline, cancel token, signals, environment."""
 
-    def __init__(self, timeout: float | None, cancel_fd: int, base: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        timeout: float | None,
+        cancel: CancelToken | None,
+        signals: DeferredSignals,
+        base: Mapping[str, str],
+    ) -> None:
         self.timeout = timeout
         self.deadline = _deadline(monotonic(), timeout)
-        self.cancel_fd = cancel_fd
+        self.cancel = cancel
+        self.signals = signals
         self.base = base
         self.reports: WaitGroup | None = None
 
@@ -46,6 +55,14 @@ class CallLimits:
     def left(self) -> float | None:
         """Return how many seconds the call has; ``None`` is no limit."""
         return None if self.deadline < 0 else max(0, self.deadline - monotonic()) / 1e9
+
+    def over(self) -> tuple[RunStatus, str] | None:
+        """Return what becomes of a run that has not begun by now, and why; ``None``: it may."""
+        if self.cancel is not None and self.cancel.cancelled:
+            return RunStatus.CANCELLED, "cancelled before it was started"
+        if self.left() == 0:
+            return RunStatus.TIMED_OUT, f"not started within the {self.timeout} s of the call"
+        return None
 
 
 def _deadline(begin: int, timeout: float | None) -> int:
@@ -62,6 +79,13 @@ class Started(NamedTuple):
     began: int  # just before the process, in nanoseconds of the monotonic clock
     began_at: float  # the same moment in seconds of the wall clock
     limit: str  # what its deadline stands for, in words
+
+    def kill(self) -> None:
+        """End the session's leader and what is in its group, without the core."""
+        os.killpg(self.child.popen.pid, signal.SIGKILL)
+        self.child.popen.wait()
+        os.close(self.child.stdout_fd)
+        os.close(self.child.stderr_fd)
 
     def set_ended(self, outcome: Outcome) -> None:
         """Tell ``Popen`` that its child was waited for, or its ``__del__`` would wait again."""
@@ -120,7 +144,7 @@ class Launch:
             pid=child.popen.pid,
             stdout_fd=child.stdout_fd,
             stderr_fd=child.stderr_fd,
-            cancel_fd=self._limits.cancel_fd,
+            cancel_fd=self._limits.cancel.fileno() if self._limits.cancel else -1,
             cgroup_fd=self._cgroup_fd,
             stop_signal=options.stop_signal,
             deadline=deadline,
@@ -129,7 +153,7 @@ class Launch:
             run_id=self._run_id,
             log=log,
             census=context.census,
-            in_main_thread=in_main_thread(),
+            in_main_thread=self._limits.signals.in_main_thread,
             gate=context.gate if permit else None,
         )
         return Started(core, child, log, began, began_at, limit)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from enum import Enum
+from typing import Protocol
 
-__all__ = ["State", "WaitGroup"]
+__all__ = ["AgentLog", "State", "WaitGroup"]
 
 
 class State(Enum):
@@ -22,6 +23,12 @@ class State(Enum):
     READY = "ready"
     CLOSING = "closing"
     CLOSED = "closed"
+
+
+class AgentLog(Protocol):
+    """Writes to the agent's log; never raises."""
+
+    def __call__(self, level: int, message: str, *args: object, exc_info: bool = False) -> None: ...
 
 
 class WaitGroup:

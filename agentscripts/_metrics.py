@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from typing import TYPE_CHECKING, Final
 
-from agentscripts._model import RunStatus, Stage
+from agentscripts._model import Stage
 from agentscripts._result import RunResult
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
 __all__ = ["Metrics", "NoMetrics", "metrics_of"]
-
-_NEVER_RAN: Final = frozenset({RunStatus.NOT_STARTED})
 
 
 class NoMetrics:
@@ -33,30 +32,42 @@ class NoMetrics:
 class Metrics(NoMetrics):
     """The metrics of one registry; all runners on it add up. Thread-safe."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self) -> None:
         from prometheus_client import Counter, Gauge, Histogram
 
         self._executed = Counter(
-            "agent_scripts_executed", "Scripts that ended.", ["success"], registry=registry
+            "agent_scripts_executed", "Scripts that ended.", ["success"], registry=None
         )
         self._duration = Histogram(
             "agent_scripts_duration_seconds",
             "How long scripts took.",
             ["stage"],
-            registry=registry,
+            registry=None,
             buckets=(0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 900, 3600),
         )
         self._running = Gauge(
-            "agent_scripts_running", "Scripts that run.", ["stage"], registry=registry
+            "agent_scripts_running", "Scripts that run.", ["stage"], registry=None
         )
         self._output = Counter(
-            "agent_scripts_output_bytes", "Bytes that scripts printed.", registry=registry
+            "agent_scripts_output_bytes", "Bytes that scripts printed.", registry=None
         )
         self._dropped = Counter(
             "agent_scripts_log_lines_dropped",
             "Lines that a logger was too slow to take.",
-            registry=registry,
+            registry=None,
         )
+
+    def register(self, registry: CollectorRegistry) -> None:
+        """Register all of them, or none. Raises ``ValueError`` when a name is taken."""
+        registered = []
+        try:
+            for one in (self._executed, self._duration, self._running, self._output, self._dropped):
+                registry.register(one)
+                registered.append(one)
+        except BaseException:
+            for one in registered:
+                registry.unregister(one)
+            raise
 
     def started(self, stage: Stage) -> None:
         self._running.labels(stage.value).inc()
@@ -68,19 +79,27 @@ class Metrics(NoMetrics):
         self._executed.labels("true" if result.ok else "false").inc()
         self._output.inc(result.output_bytes)
         self._dropped.inc(result.lines_dropped)
-        if result.status not in _NEVER_RAN:
+        if result.duration:  # else it never ran
             self._duration.labels(result.stage.value).observe(result.duration)
 
 
-_lock: Final = threading.Lock()  # guards _known
+_lock = threading.Lock()  # guards _known
 _known: Final[weakref.WeakKeyDictionary[CollectorRegistry, Metrics]] = weakref.WeakKeyDictionary()
 
 
-def metrics_of(registry: CollectorRegistry | None) -> NoMetrics:
+def metrics_of(registry: CollectorRegistry) -> Metrics:
     """Return the metrics of a registry, the same ones for each runner."""
-    if registry is None:
-        return NoMetrics()
     with _lock:
         if registry not in _known:
-            _known[registry] = Metrics(registry)
+            metrics = Metrics()
+            metrics.register(registry)
+            _known[registry] = metrics
         return _known[registry]
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.Lock()  # another thread may have held it
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -122,10 +122,6 @@ class Census:
         census = lib.as_census_new()
         self.pointer = _made(census, lib.as_census_free, ffi.errno)
 
-    def find_child(self, run_id: str) -> int | None:
-        """Return the pid of this process's child with that run id."""
-        return _check(lib.as_census_find_child(self.pointer, run_id.encode())) or None
-
     def close(self) -> None:
         """Close its descriptor; nothing may use it any more."""
         ffi.release(self.pointer)
@@ -169,6 +165,7 @@ class Outcome(NamedTuple):
     reaped: bool
     log_error: OSError | None
     kept_permit: bool
+    exited: int
     ended: int
     output_bytes: int
     cpu_seconds: float | None
@@ -188,8 +185,7 @@ class Supervised:
     """One run in the core.
 
     ``supervise``, ``note``, ``finish`` and ``wait`` belong to one thread; the other methods may be
-    called from any. The first and the last of those block, and are called again, with the same
-    arguments, when a signal handler raised out of them.
+    called from any.
     """
 
     def __init__(
@@ -243,16 +239,16 @@ class Supervised:
             ),
         )
 
-    def supervise(self) -> Outcome | OSError:
+    def supervise(self, between: Callable[[], None]) -> Outcome:
         """Block until the child, its tree and its output have ended.
 
-        Returns the error when it could not begin; what is raised, a signal handler raised.
+        between: called when a signal may have come, at least every 250 ms in the main thread.
+
+        Raises ``OSError`` when it could not begin; then the child runs on.
         """
         out = ffi.new(_OUTCOME)
-        while (code := lib.as_run_supervise(self._run, self._job, out)) == lib.AS_INTERRUPTED:
-            pass  # here Python runs its signal handlers
-        if code < 0:
-            return OSError(-code, os.strerror(-code))
+        while _check(lib.as_run_supervise(self._run, self._job, out)) == lib.AS_INTERRUPTED:
+            between()
         known = bool(out.exit_known)
         usage = known and out.max_rss > 0
         return Outcome(
@@ -261,6 +257,7 @@ class Supervised:
             bool(out.reaped),
             OSError(out.log_errno, os.strerror(out.log_errno)) if out.log_errno else None,
             bool(out.kept_permit),
+            out.exited,
             out.ended,
             out.output_bytes,
             out.cpu_ns / 1e9 if usage else None,
@@ -277,11 +274,11 @@ class Supervised:
         """Close the pipes and let the last lines go."""
         lib.as_run_finish(self._run)
 
-    def wait(self) -> Delivered:
-        """Block until all lines are delivered, or the logger is given up."""
+    def wait(self, between: Callable[[], None]) -> Delivered:
+        """Block until all lines are delivered, or the logger is given up; see ``supervise``."""
         out = ffi.new(_DELIVERY)
         while lib.as_run_wait(self._run, out) == lib.AS_INTERRUPTED:
-            pass
+            between()
         return Delivered(out.lines, out.dropped, bool(out.gave_up))
 
     def close(self) -> None:

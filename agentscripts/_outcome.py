@@ -23,9 +23,7 @@ def exit_text(code: int | None) -> str:
         return f"killed by signal {-code}"
 
 
-def status_and_reason(
-    outcome: Outcome, *, limit: str, wait_delay: float | None, processes: str
-) -> tuple[RunStatus, str]:
+def status_and_reason(outcome: Outcome, *, limit: str, processes: str) -> tuple[RunStatus, str]:
     """Return how the run ended, and why it did not succeed (``""`` if it did).
 
     limit: which limit a timeout reached, in words.
@@ -38,23 +36,22 @@ def status_and_reason(
     if outcome.status == _native.CANCELLED:
         return RunStatus.CANCELLED, f"cancelled ({how}){left}"
     if outcome.status == _native.PIPES_OPEN:
-        return RunStatus.PIPES_OPEN, pipes_reason(how, wait_delay, processes)
+        return RunStatus.PIPES_OPEN, f"{how}, but {_open_pipes(outcome, processes)}"
     if outcome.exit_code == 0:
         return RunStatus.SUCCEEDED, ""
     return RunStatus.FAILED, how
 
 
-def pipes_reason(how: str, wait_delay: float | None, holders: str) -> str:
-    """Return the reason of a run whose output pipes stayed open."""
-    waited = "" if wait_delay is None else f" within {wait_delay:g} s"
-    return f"{how}, but its output pipes were not closed{waited} by {holders or 'a process'}"
-
-
-def pipes_note(wait_delay: float | None, holders: str) -> str:
-    """Return what the script's log says of it."""
-    after = "" if wait_delay is None else f" {wait_delay:g} s after the script's exit"
+def pipes_note(outcome: Outcome, processes: str) -> str:
+    """Return what the logs say of pipes that stayed open."""
     return (
-        f"agentscripts: output pipes still open{after}, held by {holders or 'an unknown process'}: "
-        "they are closed now, and its next write there gets SIGPIPE. "
-        "To leave a process running, redirect its output: command >/dev/null 2>&1 &"
+        f"agentscripts: {_open_pipes(outcome, processes)}; they are closed now, and the next write "
+        "to them gets SIGPIPE. To leave a process running, redirect its output: "
+        "command >/dev/null 2>&1 &"
     )
+
+
+def _open_pipes(outcome: Outcome, holders: str) -> str:
+    waited = (outcome.ended - outcome.exited) / 1e9
+    by = holders or "a process that cannot be seen from here"
+    return f"its output pipes are still held open {waited:.3g} s after its exit, by {by}"

@@ -3,32 +3,21 @@
 from __future__ import annotations
 
 import os
-import signal
 import stat
 from collections.abc import Iterable
 
-from agentscripts._native import Census
-
-__all__ = ["command_line", "describe", "end_child", "pipe_holders"]
-
-
-def end_child(census: Census, run_id: str) -> None:
-    """Kill and reap the child of a run, if there is one, by the run's id alone."""
-    pid = census.find_child(run_id)
-    if pid is not None:
-        os.killpg(pid, signal.SIGKILL)  # our own unreaped child leads it, so the number is its own
-        os.waitpid(pid, 0)
+__all__ = ["command_line", "describe", "pipe_holders"]
 
 
 def pipe_holders(pipes: Iterable[int]) -> list[int]:
     """Return the pids of other processes that hold the write end of one of these pipes."""
     wanted = {f"pipe:[{os.fstat(fd).st_ino}]" for fd in pipes}
     own = str(os.getpid())
-    found = []
-    for entry in os.scandir("/proc"):
-        if entry.name.isdecimal() and entry.name != own and _holds(entry.name, wanted):
-            found.append(int(entry.name))
-    return sorted(found)
+    try:
+        pids = [name for name in os.listdir("/proc") if name.isdecimal() and name != own]
+    except OSError:  # no /proc, or no descriptor to read it by
+        return []
+    return sorted(int(pid) for pid in pids if _holds(pid, wanted))
 
 
 def _holds(pid: str, wanted: set[str]) -> bool:
@@ -45,15 +34,23 @@ def _holds(pid: str, wanted: set[str]) -> bool:
 
 
 def command_line(pid: int) -> str:
-    """Return a process's command line, shortened; ``?`` when it is gone."""
+    """Return a process's command line, shortened; ``?`` when it is gone.
+
+    What a shell got by ``-c`` is left out: it is a script's text, and may hold secrets.
+    """
     import psutil
 
     try:
         process = psutil.Process(pid)
-        text = " ".join(process.cmdline()) or process.name()
-    except psutil.Error:
+        words = process.cmdline() or [process.name()]
+    except (psutil.Error, OSError):
         return "?"
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    for index, word in enumerate(words):
+        if word.startswith("-") and not word.startswith("--") and word.endswith("c"):
+            words[index + 1 :] = ["…"]
+            break
+    text = " ".join(words)
+    return text if len(text) <= 80 else f"{text[:79]}…"
 
 
 def describe(pids: Iterable[int]) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable
 
-from agentscripts._lifecycle import WaitGroup
+from agentscripts._lifecycle import AgentLog, WaitGroup
 from agentscripts._result import RunResult
+from agentscripts._signals import DeferredSignals
 
 __all__ = ["Reports"]
 
@@ -16,9 +18,9 @@ __all__ = ["Reports"]
 class Reports:
     """Calls ``on_complete`` for one result after the other, in a thread of its own. Thread-safe."""
 
-    def __init__(self, on_complete: Callable[[RunResult], object], logger: logging.Logger) -> None:
+    def __init__(self, on_complete: Callable[[RunResult], object], log: AgentLog) -> None:
         self._on_complete = on_complete
-        self._logger = logger
+        self._log = log
         self._queue: queue.SimpleQueue[tuple[RunResult, WaitGroup] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(
             target=self._serve, name="agentscripts-reports", daemon=True
@@ -30,10 +32,19 @@ class Reports:
         group.add()
         self._queue.put((result, group))
 
-    def wait(self, group: WaitGroup, timeout: float | None) -> None:
-        """Wait for the calls of a group, at most ``timeout`` seconds."""
-        if not group.wait(timeout):
-            self._logger.warning("on_complete is too slow: execute does not wait for it any longer")
+    def wait(self, group: WaitGroup, timeout: float | None, signals: DeferredSignals) -> None:
+        """Wait for the calls of a group, at most ``timeout`` seconds, unless a handler raises."""
+        if self.is_own_thread():
+            return
+        deadline = None if timeout is None else time.monotonic() + timeout
+        before = signals.interrupts
+        while not group.wait(signals.slice(deadline)):
+            signals.check()
+            if signals.interrupts > before:
+                return
+            if deadline is not None and time.monotonic() >= deadline:
+                self._log(logging.WARNING, "on_complete is too slow: execute waits no longer")
+                return
 
     def is_own_thread(self) -> bool:
         """Whether the caller is ``on_complete``."""
@@ -52,6 +63,11 @@ class Reports:
             try:
                 self._on_complete(result)
             except BaseException:
-                self._logger.exception('on_complete failed for script "%s"', result.script.label)
+                self._log(
+                    logging.ERROR,
+                    'on_complete failed for script "%s"',
+                    result.script.label,
+                    exc_info=True,
+                )
             group.done()
             del item, result, group  # wait for the next one without holding this one's memory

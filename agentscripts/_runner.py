@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
@@ -18,12 +19,13 @@ from agentscripts._dispatch import Dispatch, Slots
 from agentscripts._execution import Execution
 from agentscripts._launch import CallLimits
 from agentscripts._lifecycle import State, WaitGroup
-from agentscripts._metrics import metrics_of
+from agentscripts._metrics import NoMetrics, metrics_of
 from agentscripts._model import Run, Script, Stage
 from agentscripts._options import Options
 from agentscripts._process import command_line
 from agentscripts._reports import Reports
 from agentscripts._result import RunResult
+from agentscripts._signals import DeferredSignals
 from agentscripts._validation import check_duration, validate_scripts
 from agentscripts.errors import (
     AlreadyInitializedError,
@@ -57,9 +59,11 @@ class Runner:
         self._state = State.NEW
         self._closer: threading.Thread | None = None
         self._context: Context | None = None
-        self._registry: CollectorRegistry | None = None
+        self._metrics = NoMetrics()
         self._calls = WaitGroup()
-        self._dispatches: dict[Dispatch, Sequence[Execution]] = {}
+        self._callers: list[int] = []  # the threads that are in execute
+        self._dispatches: set[Dispatch] = set()
+        self._ending: bool | None = None  # all runs are to end; True: at once
         self._slots = Slots(self._options.max_parallel)
         _open_runners.add(self)
 
@@ -103,19 +107,16 @@ class Runner:
         ``OSError`` when the directories cannot be made.
         """
         checked = validate_scripts(scripts)
+        self._check_process()  # first: in a forked child another thread may hold the lock
         with self._lock:
-            self._check_open()
-            if self._state is State.READY:
-                raise AlreadyInitializedError("this runner has its scripts; make another Runner")
-            self._options.filesystem.make_dirs(self.script_bin_dir, 0o700)
-            reports = Reports(on_complete, self._options.logger) if on_complete else None
-            try:
-                context = Context(self._options, checked, reports)
-            except BaseException:
-                if reports:
-                    reports.close(None)
-                raise
-            context.metrics = metrics_of(self._registry)
+            self._check_new()
+        self._options.filesystem.make_dirs(self.script_bin_dir, 0o700)
+        with self._lock:
+            self._check_new()
+            context = Context(self._options, checked)
+            if on_complete:
+                context.reports = Reports(on_complete, context.log)
+            context.metrics = self._metrics
             self._context = context
             self._state = State.READY
 
@@ -142,11 +143,14 @@ class Runner:
         """
         stage = _stage_of(select)
         _check_timeout("execute", timeout)
-        context = self._begin_call()
-        try:
-            results = self._run(context, select, stage, cancel, timeout)
-        finally:
-            self._calls.done()
+        self._check_process()
+        with DeferredSignals() as signals:
+            context = self._begin_call()
+            try:
+                limits = CallLimits(timeout, cancel, signals, context.environment())
+                results = self._run(context, select, stage, limits)
+            finally:
+                self._end_call()
         failures = [error for result in results if (error := result.error) is not None]
         if failures and check:
             raise ExecuteError(failures, results)
@@ -155,28 +159,40 @@ class Runner:
     def runs(self) -> list[Run]:
         """Return what runs or waits now. Raises ``RunnerClosedError`` in a forked child."""
         self._check_process()
-        return [execution.snapshot() for execution in self._unfinished()]
+        with self._lock:
+            dispatches = list(self._dispatches)
+        return [
+            execution.snapshot()
+            for dispatch in dispatches
+            for execution in dispatch.executions
+            if execution.result is None
+        ]
 
     def cancel(self, run_id: str) -> bool:
         """Cancel one run; return whether it had not ended yet. Returns before it ends."""
         self._check_process()
-        for execution in self._unfinished():
-            if execution.run_id == run_id:
-                execution.cancel()
-                return True
+        with self._lock:
+            dispatches = list(self._dispatches)
+        for dispatch in dispatches:
+            for execution in dispatch.executions:
+                if execution.run_id == run_id and execution.result is None:
+                    dispatch.cancel_one(execution)
+                    return True
         return False
 
     def register_metrics(self, registry: CollectorRegistry | None) -> None:
         """Count in this registry from now on; ``None`` changes nothing.
 
-        Several runners may use one registry: they add up.
+        Several runners may use one registry: they add up. Raises ``ValueError`` when the registry
+        has other metrics of these names.
         """
+        self._check_process()
+        metrics = None if registry is None else metrics_of(registry)
         with self._lock:
             self._check_open()
-            if registry is not None:
-                self._registry = registry
-                if self._context:
-                    self._context.metrics = metrics_of(registry)
+            self._metrics = metrics or self._metrics
+            if self._context:
+                self._context.metrics = self._metrics
 
     def close(self, timeout: float | None = None) -> None:
         """Wait for running ``execute`` calls, then end all threads and close all descriptors.
@@ -184,8 +200,9 @@ class Runner:
         timeout: seconds after which what still runs is cancelled. Default: never.
 
         May be called again and from several threads: all of them return when all is done. Called
-        by a logger or by ``on_complete`` it starts to close and returns. Says every 10 s what it
-        waits for. A thread that is stuck in the user's code is named in a warning, and left.
+        by a logger, by ``on_complete``, or by a signal handler or predicate inside ``execute``, it
+        starts to close and returns. Says every 10 s what it waits for. A thread that is stuck in
+        the user's code is named in a warning, and left.
         """
         _check_timeout("close", timeout)
         if os.getpid() != self._pid:
@@ -210,39 +227,43 @@ class Runner:
             if self._context is None:
                 raise NotInitializedError("call init(scripts) before execute")
             self._calls.add()
+            self._callers.append(threading.get_ident())
             return self._context
 
+    def _end_call(self) -> None:
+        with self._lock:
+            self._callers.remove(threading.get_ident())
+        self._calls.done()
+
     def _run(
-        self,
-        context: Context,
-        select: Select,
-        stage: Stage,
-        cancel: CancelToken | None,
-        timeout: float | None,
+        self, context: Context, select: Select, stage: Stage, limits: CallLimits
     ) -> list[RunResult]:
         chosen = [script for script in context.scripts if _selects(select, script)]
         if not chosen:
             return []
-        limits = CallLimits(timeout, cancel.fileno() if cancel else -1, context.environment())
         limits.reports = WaitGroup() if context.reports else None
         executions = [Execution(context, script, stage, limits) for script in chosen]
-        slots = Slots(None) if stage is Stage.STOP else self._slots
-        dispatch = Dispatch(context, executions, limits, cancel, slots)
+        slots = _UNLIMITED if stage is Stage.STOP else self._slots
+        dispatch = Dispatch(context, executions, limits, slots)
+        limits.signals.on_interrupt = lambda again: dispatch.cancel(kill=again)
         with self._lock:
-            self._dispatches[dispatch] = executions
+            self._dispatches.add(dispatch)
+            ending = self._ending
         try:
+            if ending is not None or limits.signals.interrupts:
+                dispatch.cancel(kill=bool(ending))
             dispatch.run()
         finally:
             with self._lock:
-                del self._dispatches[dispatch]
-        if context.reports and limits.reports and not context.reports.is_own_thread():
-            context.reports.wait(limits.reports, self._options.flush_timeout)
+                self._dispatches.discard(dispatch)
+        if context.reports and limits.reports:
+            context.reports.wait(limits.reports, self._options.flush_timeout, limits.signals)
         return [execution.result for execution in executions if execution.result is not None]
 
-    def _unfinished(self) -> list[Execution]:
-        with self._lock:
-            groups = list(self._dispatches.values())
-        return [one for group in groups for one in group if one.result is None]
+    def _check_new(self) -> None:
+        self._check_open()
+        if self._state is State.READY:
+            raise AlreadyInitializedError("this runner has its scripts; make another Runner")
 
     def _check_open(self) -> None:
         self._check_process()
@@ -259,10 +280,11 @@ class Runner:
 
     def _is_callback(self) -> bool:
         context = self._context
-        if context is None:
-            return False
-        in_report = context.reports is not None and context.reports.is_own_thread()
-        return in_report or context.delivery.is_own_thread()
+        return context is not None and (
+            threading.get_ident() in self._callers
+            or context.delivery.is_own_thread()
+            or (context.reports is not None and context.reports.is_own_thread())
+        )
 
     def _wait_for_calls(self, deadline: float | None) -> None:
         while not self._calls.wait(_until(deadline, _REMIND)):
@@ -274,18 +296,24 @@ class Runner:
 
     def _cancel_all(self, *, kill: bool = False) -> None:
         with self._lock:
+            self._ending = kill  # for calls that are just beginning
             dispatches = list(self._dispatches)
         for dispatch in dispatches:
             dispatch.cancel(kill=kill)
 
     def _remind(self) -> None:
         for run in self.runs():
-            self._options.logger.info(
+            self._log(
+                logging.INFO,
                 'close waits for script "%s" (%s): %s',
                 run.script.label,
                 run.state.value,
                 f"{command_line(run.pid)} (pid {run.pid})" if run.pid else "no process yet",
             )
+
+    def _log(self, level: int, message: str, *args: object) -> None:
+        if self._context:
+            self._context.log(level, message, *args)
 
     def _close_once(self) -> None:
         """Close the context in one thread; the others wait for that."""
@@ -304,7 +332,8 @@ class Runner:
                 self._lock.notify_all()
         _open_runners.discard(self)
         if stuck:
-            self._options.logger.warning(
+            self._log(
+                logging.WARNING,
                 "closed, but these threads are still in a logger or in on_complete: %s",
                 ", ".join(stuck),
             )
@@ -356,6 +385,7 @@ def _until(deadline: float | None, at_most: float) -> float:
     return at_most if deadline is None else max(0.0, min(at_most, deadline - time.monotonic()))
 
 
+_UNLIMITED: Final = Slots(None)
 _open_runners: Final[weakref.WeakSet[Runner]] = weakref.WeakSet()
 
 
@@ -365,5 +395,6 @@ def _at_exit() -> None:
             runner._end_with_process()
 
 
-# atexit's hooks come after the wait for threads that are no daemons: one in execute would hang.
+# atexit's hooks come after the wait for threads that are no daemons: one in execute would hang. The
+# hooks here run in reverse order: before that of concurrent.futures, which waits for its threads.
 threading._register_atexit(_at_exit)  # type: ignore[attr-defined]

@@ -17,7 +17,12 @@ class Writers:
     """The open log files of this process. Thread-safe."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards both dicts; a rotation takes it not
+        self.forget()
+        os.register_at_fork(after_in_child=self.forget)
+
+    def forget(self) -> None:
+        """Begin anew: a forked child has none of its parent's writers, and no lock of theirs."""
+        self._lock = threading.Lock()  # guards both dicts; a rotation does not take it
         self._users: dict[LogFile, int] = {}
         self._by_identity: dict[tuple[int, int], LogFile] = {}
 
@@ -36,18 +41,23 @@ class Writers:
         Raises ``OSError``.
         """
         while True:
-            target = _open_target(filesystem, path)
+            target: LogTarget | None = _open_target(filesystem, path)
+            assert target is not None
             if max_bytes is None and target.dir_fd is not None:
                 os.close(target.dir_fd)  # only a rotation needs it: one descriptor less per run
                 target = target._replace(dir_fd=None)
-            status = os.fstat(target.fd)
-            with self._lock:
-                shared = self._find((status.st_dev, status.st_ino))
-                if shared is not None:
-                    self._users[shared] += 1
-                elif _is_current(target, status):
-                    return self._add(target, status, append, max_bytes, backups, max_line)
-            _close_target(target)
+            try:
+                status = os.fstat(target.fd)
+                with self._lock:
+                    shared = self._find((status.st_dev, status.st_ino))
+                    if shared is not None:
+                        self._users[shared] += 1
+                    elif _is_current(target, status):
+                        mine, target = target, None
+                        return self._add(mine, status, append, max_bytes, backups, max_line)
+            finally:
+                if target is not None:
+                    _close_target(target)
             if shared is not None:
                 return shared
             # Rotated since it was opened: the name belongs to another file now.

@@ -62,8 +62,6 @@ typedef struct as_census as_census;
 /* NULL with errno set when there is no /proc or no memory. */
 as_census *as_census_new(void);
 void as_census_free(as_census *census);
-/* The child of this process whose AGENTSCRIPTS_RUN_ID contains the id: its pid, 0: none, -errno. */
-int as_census_find_child(as_census *census, const char *run_id);
 
 /* ---- the pool: runs whose lines wait for a thread that calls the logger ---------------------- */
 
@@ -71,17 +69,18 @@ typedef struct as_run as_run;
 typedef struct as_pool as_pool;
 
 typedef struct {
-    as_run *run;      /* NULL before the first call and after the last */
-    uint64_t key;     /* the run's key */
-    int64_t created;  /* real: when the lines were read */
-    const char *text; /* lines joined by newlines; valid until the next as_pool_next */
-    size_t size;      /* bytes of text */
-    uint32_t lines;   /* how many; 0: all are delivered, flush the logger */
-    uint32_t stream;  /* 0 stdout, 1 stderr, 2 a note */
-    uint32_t has_nul; /* text holds NUL bytes */
-    uint32_t waiting; /* how many threads wait in as_pool_next after this one left it */
-    uint32_t carried; /* for the core: text is the stream's carry, not the queue */
-    int64_t taken_at; /* for the core */
+    as_run *run;              /* NULL before the first call and after the last */
+    uint64_t key;             /* the run's key */
+    int64_t created;          /* real: when the lines were read */
+    const char *text;         /* lines joined by newlines; valid until the next as_pool_next */
+    size_t size;              /* bytes of text */
+    uint32_t lines;           /* how many; 0: all are delivered, flush the logger */
+    uint32_t stream;          /* 0 stdout, 1 stderr, 2 a note */
+    uint32_t has_nul;         /* text holds NUL bytes */
+    uint32_t waiting;         /* how many threads wait in as_pool_next after this one left it */
+    uint32_t carried;         /* for the core: text is the stream's carry, not the queue */
+    uint32_t newline_follows; /* for the core */
+    int64_t taken_at;         /* for the core */
 } as_batch;
 
 as_pool *as_pool_new(void);
@@ -128,6 +127,7 @@ typedef struct {
     int reaped;      /* 0: nobody has waited for the child yet */
     int log_errno;   /* of the first write that failed, 0: none */
     int kept_permit; /* the gate's permit is still held */
+    int64_t exited;  /* monotonic: the script's own exit */
     int64_t ended;   /* monotonic */
     int64_t output_bytes;
     int64_t cpu_ns;  /* user and system time, the waited-for descendants included */

@@ -70,6 +70,7 @@ bool as_logfile_in_line(as_logfile *log);
 #define AS_QUEUE_BYTES (768 * 1024)
 #define AS_QUEUE_SPANS 1024
 #define AS_QUEUE_ROOM 16384 /* less room than this is none */
+#define AS_QUEUE_NOTE 2048  /* of which this much stays for a note */
 
 typedef struct {
     int64_t created;
@@ -126,11 +127,13 @@ void as_queue_init(as_queue *queue, as_pool *pool, as_run *run, int wake_fd,
                    const as_limits *limits);
 void as_queue_free(as_queue *queue);
 /* A place for the next bytes of a stream; NULL: no room (*deadline: when to drop instead). */
-char *as_queue_reserve(as_queue *queue, int stream, size_t *room, int64_t *deadline);
+char *as_queue_reserve(as_queue *queue, int stream, bool ended, size_t *room, int64_t *deadline);
 void as_queue_commit(as_queue *queue, int stream, size_t n);
 void as_queue_drop(as_queue *queue, int stream, const char *p, size_t n);
 /* A line of the library's own, newline included. False: no room or no memory. */
 bool as_queue_note(as_queue *queue, const char *text, size_t size);
+/* Ends the last line of a stream, which has no newline. */
+void as_queue_end_line(as_queue *queue, int stream);
 void as_queue_counts(as_queue *queue, as_delivery *out);
 void as_queue_finish(as_queue *queue);
 /* 1: delivered; 0: not yet, *deadline says when to give up. */
@@ -151,6 +154,7 @@ typedef struct {
     const char *run_id;
     int leader, leader_fd, cgroup_fd;
     bool leader_ours;   /* unreaped, so its number is its own */
+    bool untold;        /* the last sweep could not signal all that it found */
     uint64_t since;     /* the leader's start, in clock ticks after boot */
     as_member *members; /* those that were alive at the last sweep */
     size_t count;

@@ -26,6 +26,18 @@ struct as_logfile {
     size_t max_line;
 };
 
+/* A pipe or terminal in blocking mode may be the host's own: opened anew it has flags of its own. Where
+   that is refused, the old one has to do. */
+static void stop_blocking(int *fd) {
+    char path[32];
+    (void)snprintf(path, sizeof path, "/proc/self/fd/%d", *fd);
+    int other = open(path, O_WRONLY | O_APPEND | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    if (other >= 0) {
+        as_close(fd);
+        *fd = other;
+    }
+}
+
 as_logfile *as_logfile_new(int fd, int dir_fd, const char *name, int64_t max_bytes, int backups,
                            int64_t max_line) {
     struct stat st;
@@ -47,9 +59,12 @@ as_logfile *as_logfile_new(int fd, int dir_fd, const char *name, int64_t max_byt
         as_logfile_free(log);
         return NULL;
     }
-    int flags = fcntl(fd, F_GETFL);
     log->regular = S_ISREG(st.st_mode);
     log->socket = S_ISSOCK(st.st_mode);
+    if (!log->regular && !log->socket) {
+        stop_blocking(&log->fd);
+    }
+    int flags = fcntl(log->fd, F_GETFL);
     log->direct = log->regular || (!log->socket && flags >= 0 && (flags & O_NONBLOCK));
     log->device = st.st_dev;
     log->inode = st.st_ino;
@@ -74,7 +89,11 @@ int as_logfile_truncate(as_logfile *log) {
     int result = 0;
     if (log->regular) {
         result = ftruncate(log->fd, 0) < 0 ? -errno : 0;
-        log->size = result ? log->size : 0;
+        if (result == 0) {
+            log->size = 0;
+            log->line_size = 0;
+            log->in_line = false;
+        }
     }
     pthread_mutex_unlock(&log->lock);
     return result;
@@ -155,10 +174,7 @@ static void backup_name(const as_logfile *log, int number, char *out, size_t siz
     (void)snprintf(out, size, "%s.%d", log->name, number);
 }
 
-/* Makes an empty file under the name in use and the old one .1. The exchange leaves no moment
-   without a file of that name (renameat2, Linux 3.15). */
-static int exchange(const as_logfile *log) {
-    size_t size = strlen(log->name) + 16;
+static int shift_backups(const as_logfile *log, size_t size) {
     char from[size], to[size];
     for (int number = log->backups; number > 1; number--) {
         backup_name(log, number - 1, from, size);
@@ -167,27 +183,46 @@ static int exchange(const as_logfile *log) {
             return -errno;
         }
     }
-    backup_name(log, 1, to, size);
-    if (unlinkat(log->dir_fd, to, 0) < 0 && errno != ENOENT) {
+    return 0;
+}
+
+/* The new file takes the name in use, the old one becomes .1. By the exchange (renameat2, Linux 3.15)
+   there is no moment without a file of that name; a file system that lacks it says EINVAL. */
+static int swap_names(const as_logfile *log, const char *fresh, const char *first) {
+    if (renameat2(log->dir_fd, log->name, log->dir_fd, fresh, RENAME_EXCHANGE) == 0) {
+        return renameat(log->dir_fd, fresh, log->dir_fd, first) < 0 ? -errno : 0;
+    }
+    /* ENOENT: somebody removed the log. */
+    if ((renameat(log->dir_fd, log->name, log->dir_fd, first) < 0 && errno != ENOENT) ||
+        renameat(log->dir_fd, fresh, log->dir_fd, log->name) < 0) {
         return -errno;
     }
-    int fd = openat(log->dir_fd, to,
+    return 0;
+}
+
+/* Makes an empty file under the name in use and the old one .1. The new one comes first: where none
+   can be made, no backup moves. Returns its descriptor or -errno. */
+static int exchange(const as_logfile *log) {
+    size_t size = strlen(log->name) + 16;
+    char fresh[size], first[size];
+    (void)snprintf(fresh, size, "%s.new", log->name);
+    backup_name(log, 1, first, size);
+    if (unlinkat(log->dir_fd, fresh, 0) < 0 && errno != ENOENT) {
+        return -errno;
+    }
+    int fd = openat(log->dir_fd, fresh,
                     O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY,
                     0600);
     if (fd < 0) {
         return -errno;
     }
-    if (renameat2(log->dir_fd, log->name, log->dir_fd, to, RENAME_EXCHANGE) == 0) {
-        return fd;
+    int result = shift_backups(log, size);
+    if (result == 0) {
+        result = swap_names(log, fresh, first);
     }
-    /* A file system without the exchange: EINVAL. */
-    snprintf(from, size, "%s.new", log->name);
-    if (renameat(log->dir_fd, to, log->dir_fd, from) < 0 ||
-        renameat(log->dir_fd, log->name, log->dir_fd, to) < 0 ||
-        renameat(log->dir_fd, from, log->dir_fd, log->name) < 0) {
-        int error = errno;
+    if (result < 0) {
         as_close(&fd);
-        return -error;
+        return result;
     }
     return fd;
 }
@@ -247,7 +282,7 @@ size_t as_logfile_write(as_logfile *log, const char *p, size_t n, int *error) {
     if (log->max_bytes == AS_FOREVER) {
         done = write_all(log, p, n, error);
     }
-    while (done < n) {
+    while (done < n && log->max_bytes != AS_FOREVER) {
         bool turn;
         size_t part = before_rotation(log, p + done, n - done, &turn);
         if (part) {

@@ -177,8 +177,12 @@ static void note_gap(as_queue *queue) {
     }
 }
 
-char *as_queue_reserve(as_queue *queue, int stream, size_t *room, int64_t *deadline) {
+char *as_queue_reserve(as_queue *queue, int stream, bool ended, size_t *room, int64_t *deadline) {
     char *place = NULL;
+    int64_t patience = queue->limits.stall_timeout;
+    if (ended) {
+        patience = as_earlier(patience, queue->limits.flush_timeout);
+    }
     pthread_mutex_lock(&queue->pool->lock);
     if (!queue->abandoned && (queue->bytes || make_ring(queue))) {
         if (queue->gap_lines && find_room(queue, false) >= AS_QUEUE_ROOM) {
@@ -188,19 +192,17 @@ char *as_queue_reserve(as_queue *queue, int stream, size_t *room, int64_t *deadl
         if (found >= AS_QUEUE_ROOM && queue->gap_lines == 0 &&
             (queue->span_count < AS_QUEUE_SPANS || can_append(queue, stream))) {
             place = queue->bytes + queue->tail;
-            *room = found;
+            *room = found - AS_QUEUE_NOTE;
         }
     }
     queue->waiting = place == NULL;
-    *deadline = queue->bytes && !queue->abandoned
-                    ? as_after(queue->progress_at, queue->limits.stall_timeout)
-                    : 0;
+    *deadline = queue->bytes && !queue->abandoned ? as_after(queue->progress_at, patience) : 0;
     pthread_mutex_unlock(&queue->pool->lock);
     return place;
 }
 
 static void commit(as_queue *queue, int stream, uint32_t n) {
-    if (queue->span_count == 0 && !queue->owned && !queue->ready) {
+    if (!queue->owned && !queue->ready) {
         queue->progress_at = as_monotonic(); /* until now there was nothing to deliver */
     }
     if (can_append(queue, stream)) {
@@ -227,6 +229,9 @@ bool as_queue_note(as_queue *queue, const char *text, size_t size) {
     bool pushed = !queue->abandoned && (queue->bytes || make_ring(queue)) &&
                   push_note(queue, text, size);
     if (pushed) {
+        if (!queue->owned && !queue->ready) {
+            queue->progress_at = as_monotonic();
+        }
         make_ready(queue);
     }
     pthread_mutex_unlock(&queue->pool->lock);
@@ -246,7 +251,7 @@ void as_queue_drop(as_queue *queue, int stream, const char *p, size_t n) {
 
 void as_queue_finish(as_queue *queue) {
     pthread_mutex_lock(&queue->pool->lock);
-    if (queue->span_count == 0 && !queue->owned) {
+    if (!queue->owned && !queue->ready) {
         queue->progress_at = as_monotonic();
     }
     queue->final = true;
@@ -263,6 +268,16 @@ int as_queue_delivered(as_queue *queue, int64_t *deadline) {
     return delivered;
 }
 
+void as_queue_end_line(as_queue *queue, int stream) {
+    pthread_mutex_lock(&queue->pool->lock);
+    if (queue->bytes && !queue->abandoned && queue->gap[stream] == AS_GAP_NONE &&
+        queue->span_count < AS_QUEUE_SPANS && find_room(queue, true) > 0) {
+        queue->bytes[queue->tail] = '\n';
+        commit(queue, stream, 1);
+    }
+    pthread_mutex_unlock(&queue->pool->lock);
+}
+
 void as_queue_counts(as_queue *queue, as_delivery *out) {
     pthread_mutex_lock(&queue->pool->lock);
     out->lines = queue->lines;
@@ -272,8 +287,8 @@ void as_queue_counts(as_queue *queue, as_delivery *out) {
 
 static int64_t rest_lines(const as_queue *queue) {
     int64_t lines = 0;
-    for (int stream = 0; stream < AS_STREAMS; stream++) {
-        bool unfinished = queue->carry_size[stream] > queue->carry_taken;
+    for (int stream = 0; stream < 2; stream++) { /* notes do not count */
+        bool unfinished = queue->skip[stream] || queue->carry_size[stream] > queue->carry_taken;
         for (uint32_t i = 0; i < queue->span_count; i++) {
             const as_span *span = span_at(queue, i);
             if (span->stream == stream && span->size) {
@@ -281,6 +296,9 @@ static int64_t rest_lines(const as_queue *queue) {
                 lines += (int64_t)as_lines_count(p, span->size);
                 unfinished = p[span->size - 1] != '\n';
             }
+        }
+        if (queue->gap[stream]) { /* a line that it cut is counted, or not at its end yet */
+            unfinished = queue->gap[stream] == AS_GAP_INSIDE;
         }
         lines += unfinished;
     }
@@ -290,7 +308,7 @@ static int64_t rest_lines(const as_queue *queue) {
 void as_queue_abandon(as_queue *queue) {
     pthread_mutex_lock(&queue->pool->lock);
     if (!queue->delivered && !queue->abandoned) {
-        int64_t rest = queue->bytes ? rest_lines(queue) : 0;
+        int64_t rest = rest_lines(queue);
         if (unlink_ready(queue)) {
             as_run_release(queue->run); /* not the last: the caller has one */
         }
@@ -392,14 +410,22 @@ static void step_over_gap(as_queue *queue) {
     }
 }
 
-/* What Python gets of a cut. */
-static void fill_batch(as_batch *batch, int stream, char *text, as_cut cut) {
-    bool newline_follows = cut.text < cut.take; /* so a piece's last \r stays */
+static void set_batch(as_batch *batch, int stream, char *text, as_cut cut) {
     batch->text = text;
-    batch->size = as_lines_drop_cr(text, cut.text, newline_follows);
-    batch->has_nul = memchr(text, 0, batch->size) != NULL;
+    batch->size = cut.text;
+    batch->newline_follows = cut.take == cut.text + 1; /* not so a piece: its last \r stays */
     batch->lines = cut.lines;
     batch->stream = (uint32_t)stream;
+}
+
+/* Lock not held: makes of a taken batch's bytes what Python gets. Not before they are taken, since
+   as_queue_abandon counts the lines of those that are not. */
+static void clean_batch(as_batch *batch) {
+    if (batch->lines) {
+        char *text = (char *)(uintptr_t)batch->text;
+        batch->size = as_lines_drop_cr(text, batch->size, batch->newline_follows);
+        batch->has_nul = memchr(text, 0, batch->size) != NULL;
+    }
 }
 
 /* A batch out of a stream's carry, if that holds a whole line (final: whatever it holds). */
@@ -414,7 +440,7 @@ static bool take_carry(as_queue *queue, as_batch *batch, int stream, bool final)
     }
     batch->carried = 1;
     queue->carry_taken = (uint32_t)cut.take;
-    fill_batch(batch, stream, queue->carry[stream], cut);
+    set_batch(batch, stream, queue->carry[stream], cut);
     return true;
 }
 
@@ -441,14 +467,12 @@ static bool take_ring(as_queue *queue, as_batch *batch) {
         char *text = queue->bytes + start;
         pthread_mutex_unlock(&queue->pool->lock);
         as_cut cut = as_lines_cut(text, n, (size_t)queue->limits.max_line, queue->limit, false);
-        if (cut.take) {
-            fill_batch(batch, stream, text, cut);
-        }
         pthread_mutex_lock(&queue->pool->lock);
         if (queue->abandoned) {
             return false;
         }
         if (cut.take) {
+            set_batch(batch, stream, text, cut);
             queue->taken_ring = true;
             queue->taken_start = start;
             advance(queue, (uint32_t)cut.take);
@@ -457,7 +481,7 @@ static bool take_ring(as_queue *queue, as_batch *batch) {
         if (extent(queue, &more_now) != n || more_now != more) {
             continue; /* more came meanwhile, and found the queue owned */
         }
-        if (!more && !queue->final) {
+        if (!more && !queue->final && queue->span_count < AS_QUEUE_SPANS) {
             return false; /* the line's rest is to come, right behind it */
         }
         if (!extend_carry(queue, stream)) {
@@ -495,6 +519,10 @@ static bool take(as_queue *queue, as_batch *batch) {
     bool found = take_ring(queue, batch);
     if (!found && queue->final && !queue->abandoned) {
         found = take_rest(queue, batch);
+        if (!found && queue->gap_lines) {
+            note_gap(queue);
+            found = take_ring(queue, batch);
+        }
         if (!found && !queue->flush_sent) {
             queue->flush_sent = found = true;
         }
@@ -579,9 +607,14 @@ int as_pool_next(as_pool *pool, as_batch *batch) {
             batch->waiting = pool->waiting;
             batch->taken_at = as_monotonic();
             pthread_mutex_unlock(&pool->lock);
+            clean_batch(batch);
             return 0;
         }
         queue->owned = false; /* what it holds is no whole line: the next commit makes it ready */
+        if (queue->waiting && !queue->final) {
+            queue->waiting = false; /* and that commit needs room, of which there may be little */
+            as_wake(queue->wake_fd);
+        }
         as_run_release(queue->run);
     }
 }

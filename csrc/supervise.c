@@ -188,6 +188,9 @@ static void keep_for_log(as_run *run, const char *p, size_t n, int64_t now) {
     memmove(run->log_rest, p, n);
     run->log_rest_size = n;
     run->log_deadline = as_after(now, run->limits.stall_timeout);
+    if (run->phase == DRAINING) {
+        run->log_deadline = as_earlier(run->log_deadline, as_after(now, run->limits.flush_timeout));
+    }
 }
 
 static void write_log(as_run *run, const char *p, size_t n, int64_t now) {
@@ -220,19 +223,20 @@ static void record(as_run *run, int index, const char *p, size_t n, bool queued,
     as_tail_push(&run->tail, index, p, n);
     pthread_mutex_unlock(&run->tail_lock);
     write_log(run, p, n, now);
+    run->in_line[index] = p[n - 1] != '\n';
     if (queued) {
         as_queue_commit(&run->queue, index, n);
     } else if (run->has_logger) {
         as_queue_drop(&run->queue, index, p, n);
     } else {
         run->counted_lines += (int64_t)as_lines_count(p, n);
-        run->in_line[index] = p[n - 1] != '\n';
     }
 }
 
 /* The queue has no room, or no room in time: NULL and what to do. */
 static char *queue_place(as_run *run, int index, size_t *size, bool *drop, int64_t now) {
-    char *place = as_queue_reserve(&run->queue, index, size, &run->room_deadline);
+    bool ended = run->phase == DRAINING;
+    char *place = as_queue_reserve(&run->queue, index, ended, size, &run->room_deadline);
     *drop = !place && run->room_deadline != AS_FOREVER && now >= run->room_deadline;
     if (place || *drop) {
         run->room_deadline = 0;
@@ -305,6 +309,10 @@ static void drain(as_run *run, int status, int64_t now) {
         s->to_drain = size < 0 ? SIZE_MAX : (size_t)size;
     }
     set_phase(run, DRAINING, now, AS_FOREVER);
+    run->room_deadline = 0; /* flush_timeout may come before it, here and for the log */
+    if (run->log_rest_size) {
+        run->log_deadline = as_earlier(run->log_deadline, as_after(now, run->limits.flush_timeout));
+    }
     atomic_store(&run->state, AS_DELIVERING);
 }
 
@@ -350,9 +358,12 @@ static void sweep(as_run *run, int64_t now) {
     }
     bool conclusive = run->exited; /* else the leader may fork behind the scan's back */
     int alive = as_tree_sweep(&run->tree, signal);
-    run->swept = true;
+    run->swept = run->swept || (alive >= 0 && !run->tree.untold);
     run->tree_gone = alive == 0 && conclusive;
-    if (killing) {
+    bool missed = alive > 0 && (size_t)alive > run->tree.count;
+    if (killing && missed) {
+        run->next_sweep = now;
+    } else if (killing || missed) {
         run->next_sweep = as_after(now, KILL_AGAIN);
     } else if (alive < 0 || !all_watched(&run->tree)) {
         run->next_sweep = as_after(now, LOOK_AGAIN);
@@ -374,6 +385,15 @@ static void note_survivors(as_run *run) {
 
 static bool no_writer(const stream *s) { return s->ended || s->hung_up; }
 
+/* The last poll may be older than the leader's exit, or none may have been yet. */
+static void look_for_hang_ups(as_run *run) {
+    struct pollfd fds[2] = {{.fd = run->streams[0].fd}, {.fd = run->streams[1].fd}};
+    (void)poll(fds, 2, 0);
+    for (int i = 0; i < 2; i++) {
+        run->streams[i].hung_up = run->streams[i].hung_up || (fds[i].revents & POLLHUP);
+    }
+}
+
 static bool due(int64_t deadline, int64_t now) { return deadline != AS_FOREVER && now >= deadline; }
 
 /* What the time and the events so far demand. */
@@ -387,6 +407,7 @@ static void step(as_run *run, int64_t now) {
     run->kill_now = cancel == AS_CANCEL_KILL;
     if (run->phase == RUNNING) {
         if (run->exited) {
+            look_for_hang_ups(run);
             set_phase(run, LINGERING, now, job->wait_delay);
         } else if (cancel) {
             stop(run, AS_CANCELLED, now);
@@ -467,22 +488,31 @@ static int64_t next_deadline(const as_run *run) {
     return run->log_rest_size ? as_earlier(next, run->log_deadline) : next;
 }
 
-/* 0, or -errno. A signal that arrives while the thread is not in ppoll sets Python's flag and
-   interrupts nothing, and no other thread may run the handler: so the main thread's waits end, as if
-   interrupted, after a slice. */
-static int wait_until(const as_run *run, struct pollfd *fds, nfds_t count, int64_t deadline) {
+/* Waits for an event or the deadline. 0 or -errno. */
+static int wait_until(struct pollfd *fds, nfds_t count, int64_t deadline) {
     struct timespec timeout, *limit = NULL;
-    int64_t slice = run->job.in_main_thread ? as_monotonic() + AS_SLICE : AS_FOREVER;
-    bool sliced = slice != AS_FOREVER && (deadline == AS_FOREVER || slice < deadline);
-    deadline = sliced ? slice : deadline;
     if (deadline != AS_FOREVER) {
         int64_t left = deadline - as_monotonic();
         left = left > 0 ? left : 0;
         timeout = (struct timespec){.tv_sec = left / AS_SECOND, .tv_nsec = left % AS_SECOND};
         limit = &timeout;
     }
-    int ready = ppoll(fds, count, limit, NULL);
-    return ready < 0 ? -errno : ready == 0 && sliced ? -EINTR : 0;
+    if (ppoll(fds, count, limit, NULL) >= 0) {
+        return 0;
+    }
+    if (errno !=
+        EINTR) { /* ENOMEM, or more descriptors than RLIMIT_NOFILE: not as fast as it goes */
+        (void)poll(NULL, 0, 10);
+        return 0;
+    }
+    return -EINTR;
+}
+
+/* When to come back to Python although nothing has ended. A signal that arrives while the thread is
+   not asleep in ppoll sets Python's flag and interrupts nothing, and only the main thread may run
+   the handler. */
+static int64_t end_of_slice(const as_run *run) {
+    return run->job.in_main_thread ? as_monotonic() + AS_SLICE : AS_FOREVER;
 }
 
 /* All watched processes of the tree have ended: look again at once. */
@@ -507,6 +537,7 @@ static void watch_members(as_run *run, const struct pollfd *fds, nfds_t count, i
 static void handle(as_run *run, const struct pollfd *fds, nfds_t count, int64_t now) {
     if (fds[LEADER].revents) {
         run->exited = true;
+        run->outcome.exited = now;
     }
     if (fds[WAKE].revents) {
         uint64_t value;
@@ -546,39 +577,36 @@ static void handle(as_run *run, const struct pollfd *fds, nfds_t count, int64_t 
 static void finish_counting(as_run *run) {
     if (!run->has_logger) {
         run->counted_lines += run->in_line[0] + run->in_line[1];
-        run->in_line[0] = run->in_line[1] = false;
     }
     pthread_mutex_lock(&run->tail_lock);
     as_tail_finish(&run->tail);
     pthread_mutex_unlock(&run->tail_lock);
 }
 
-static int exit_code(int status) {
-    return WIFSIGNALED(status) ? -WTERMSIG(status) : WEXITSTATUS(status);
-}
-
-/* The host may ignore SIGCHLD or wait for every child: then only the kernel's copy is left (K6). */
+/* By the pidfd, so never another child that has got the number. The host may ignore SIGCHLD or wait for
+   every child: then only the kernel's copy of the status is left (K6). */
 static void reap(as_run *run) {
     as_outcome *out = &run->outcome;
-    struct rusage usage;
+    struct rusage usage = {0};
+    siginfo_t info = {0};
     int status;
-    pid_t got;
-    if (!run->exited) {
+    if (!run->exited || out->reaped) {
         return;
     }
-    do {
-        got = wait4(run->job.pid, &status, 0, &usage);
-    } while (got < 0 && errno == EINTR);
     out->reaped = 1;
-    if (got == run->job.pid) {
+    /* glibc's waitid keeps the system call's fifth argument to itself. */
+    while (syscall(SYS_waitid, P_PIDFD, run->pidfd, &info, WEXITED, &usage) < 0 && errno == EINTR) {
+    }
+    if (info.si_pid == run->job.pid) {
         out->exit_known = 1;
+        out->exit_code = info.si_code == CLD_EXITED ? info.si_status : -info.si_status;
         out->cpu_ns = (int64_t)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * AS_SECOND +
                       (int64_t)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) * 1000;
         out->max_rss = (int64_t)usage.ru_maxrss * 1024;
-    } else {
-        out->exit_known = as_pidfd_exit_status(run->pidfd, &status);
+    } else if (as_pidfd_exit_status(run->pidfd, &status)) {
+        out->exit_known = 1;
+        out->exit_code = WIFSIGNALED(status) ? -WTERMSIG(status) : WEXITSTATUS(status);
     }
-    out->exit_code = out->exit_known ? exit_code(status) : 0;
 }
 
 static int begin(as_run *run, const as_job *job) {
@@ -605,14 +633,11 @@ int as_run_supervise(as_run *run, const as_job *job, as_outcome *outcome) {
             return result;
         }
     }
-    for (;;) {
-        step(run, as_monotonic());
-        if (run->phase == ENDED) {
-            break;
-        }
+    const int64_t back = end_of_slice(run);
+    while (step(run, as_monotonic()), run->phase != ENDED) {
         nfds_t count = collect(run, fds);
-        int result = wait_until(run, fds, count, next_deadline(run));
-        if (result == -EINTR) {
+        int result = wait_until(fds, count, as_earlier(next_deadline(run), back));
+        if (result == -EINTR || due(back, as_monotonic())) {
             return AS_INTERRUPTED;
         }
         if (result == 0) {
@@ -634,6 +659,12 @@ int as_run_note(as_run *run, as_logfile *log, const char *text, size_t size) {
         (void)as_logfile_write(log, "\n", 1, &error);
     }
     (void)as_logfile_write(log, text, size, &error);
+    for (int i = 0; run->has_logger && i < 2; i++) {
+        if (run->in_line[i]) {
+            as_queue_end_line(&run->queue, i); /* else that line would come after the note */
+            run->in_line[i] = false;
+        }
+    }
     if (run->has_logger && !as_queue_note(&run->queue, text, size)) {
         return -ENOBUFS;
     }
@@ -649,6 +680,7 @@ void as_run_finish(as_run *run) {
 
 int as_run_wait(as_run *run, as_delivery *delivery) {
     *delivery = (as_delivery){.lines = run->counted_lines};
+    const int64_t back = end_of_slice(run);
     while (run->has_logger) {
         int64_t deadline;
         struct pollfd fd = want(run->wake, POLLIN);
@@ -660,7 +692,7 @@ int as_run_wait(as_run *run, as_delivery *delivery) {
             delivery->gave_up = 1;
             break;
         }
-        if (wait_until(run, &fd, 1, deadline) == -EINTR) {
+        if (wait_until(&fd, 1, as_earlier(deadline, back)) == -EINTR || due(back, as_monotonic())) {
             return AS_INTERRUPTED;
         }
         if (fd.revents) {

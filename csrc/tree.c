@@ -43,6 +43,7 @@ struct as_census {
     size_t environ_room;
     int64_t scanned_at;             /* monotonic, when the last scan began */
     uint64_t since;                 /* the start of the oldest process whose environment it read */
+    bool complete;                  /* no process can have slipped through the last scan */
     _Atomic uint64_t waiting_since; /* the least that those who wait want */
 };
 
@@ -92,10 +93,14 @@ static int open_proc(const as_census *census, int pid, const char *name) {
     return openat(census->proc_fd, path, O_RDONLY | O_CLOEXEC);
 }
 
-/* /proc/<pid>/stat, see proc_pid_stat(5); false: no such process. */
+/* Of a file that could not be read: the process may be there all the same. */
+static bool out_of_resources(void) { return errno == EMFILE || errno == ENFILE || errno == ENOMEM; }
+
+/* /proc/<pid>/stat, see proc_pid_stat(5); false: no such process, or out_of_resources. */
 static bool read_stat(const as_census *census, int pid, process *out) {
     enum { STATE = 3, PARENT, GROUP, SESSION, THREADS = 20, START = 22 };
     char text[1024]; /* one read gives it all */
+    errno = 0;
     int fd = open_proc(census, pid, "stat");
     ssize_t size = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
     as_close(&fd);
@@ -145,6 +150,7 @@ static bool grow(void *array, size_t *room, size_t needed, size_t size) {
 /* The run ids in its environment; NULL: none, or it is gone, or not ours to read. Valid until the
    next call, under the census's lock. */
 static const char *read_run_ids(as_census *census, int pid) {
+    errno = 0;
     int fd = open_proc(census, pid, "environ");
     size_t size = 0;
     ssize_t got = fd < 0 ? 0 : 1;
@@ -168,7 +174,7 @@ static const char *read_run_ids(as_census *census, int pid) {
 static int keep_run_ids(as_census *census, process *found) {
     const char *ids = read_run_ids(census, found->pid);
     if (!ids) {
-        return 0;
+        return out_of_resources() ? -errno : 0;
     }
     size_t size = strlen(ids) + 1;
     if (!grow(&census->text, &census->text_room, census->text_size + size, 1)) {
@@ -184,8 +190,11 @@ static int add_process(as_census *census, int pid, uint64_t since) {
     process found;
     /* Kernel threads have no session, and a script's processes always have one that we can see. A
        system call for each spares their files, most of the scan on many machines. */
-    if (getsid(pid) <= 0 || !read_stat(census, pid, &found)) {
+    if (getsid(pid) <= 0) {
         return 0;
+    }
+    if (!read_stat(census, pid, &found)) {
+        return out_of_resources() ? -errno : 0;
     }
     int result = found.dead || found.started < since ? 0 : keep_run_ids(census, &found);
     if (!grow(&census->list, &census->room, census->count + 1, sizeof found)) {
@@ -203,6 +212,51 @@ struct directory_entry {
     char name[];
 };
 
+static int by_pid(const void *a, const void *b) {
+    return ((const process *)a)->pid - ((const process *)b)->pid;
+}
+
+/* The number given last in this pid namespace (last field of /proc/loadavg); 0: unknown. */
+static int newest_pid(as_census *census) {
+    char text[128];
+    int fd = openat(census->proc_fd, "loadavg", O_RDONLY | O_CLOEXEC);
+    ssize_t size = fd < 0 ? 0 : read(fd, text, sizeof text - 1);
+    as_close(&fd);
+    text[size > 0 ? size : 0] = 0;
+    const char *last = strrchr(text, ' ');
+    return last ? atoi(last + 1) : 0;
+}
+
+static process *find(const as_census *census, int pid);
+
+/* A process that forks and ends while /proc is listed goes unseen, and its child has a number that
+   the listing has passed: so the numbers given meanwhile are looked at until there is none. */
+static int scan_newer(as_census *census, uint64_t since, int from) {
+    for (int round = 0; round < 64; round++) {
+        int to = newest_pid(census);
+        if (to == from) {
+            return 0;
+        }
+        if (from <= 0 || to < from || to - from > 4096) {
+            return 1; /* wrapped */
+        }
+        for (int pid = from + 1; pid <= to; pid++) {
+            int fd = find(census, pid) ? -1 : as_pidfd_open(pid); /* fails for a thread */
+            if (fd < 0) {
+                continue;
+            }
+            as_close(&fd);
+            int result = add_process(census, pid, since);
+            if (result < 0) {
+                return result;
+            }
+            qsort(census->list, census->count, sizeof *census->list, by_pid);
+        }
+        from = to;
+    }
+    return 1;
+}
+
 /* Reads all processes. Environments: of those that started at `since` or later. */
 static int scan(as_census *census, uint64_t since) {
     _Alignas(struct directory_entry) char buffer[16384];
@@ -217,10 +271,13 @@ static int scan(as_census *census, uint64_t since) {
     if (lseek(census->proc_fd, 0, SEEK_SET) < 0) {
         return -errno;
     }
+    int newest = newest_pid(census);
     for (;;) {
         long size = syscall(SYS_getdents64, census->proc_fd, buffer, sizeof buffer);
         if (size <= 0) {
-            return size < 0 ? -errno : 0;
+            int result = size < 0 ? -errno : scan_newer(census, since, newest);
+            census->complete = result == 0;
+            return result < 0 ? result : 0;
         }
         for (long at = 0; at < size;) {
             const struct directory_entry *entry = (const void *)(buffer + at);
@@ -284,7 +341,7 @@ static process *find(const as_census *census, int pid) {
 }
 
 /* Calls for each process of the run's cgroup, or only looks for one: pid > 0. */
-static bool walk_cgroup(as_census *census, const as_tree *tree, int pid) {
+static bool walk_cgroup(as_census *census, const as_tree *tree, int pid, size_t *unknown) {
     char *line = NULL;
     size_t room = 0;
     bool found = false;
@@ -300,8 +357,10 @@ static bool walk_cgroup(as_census *census, const as_tree *tree, int pid) {
         process *p = find(census, listed);
         if (pid == 0 && p && !p->dead) {
             p->member = true;
+        } else if (pid == 0 && !p && listed > 0) {
+            ++*unknown;
         }
-        found = listed == pid;
+        found = pid > 0 && listed == pid;
     }
     free(line);
     (void)fclose(file);
@@ -314,14 +373,15 @@ static bool is_child_of_member(const as_census *census, const process *p) {
 }
 
 /* Marks the members of the tree. */
-static void mark(as_census *census, const as_tree *tree) {
+static size_t mark(as_census *census, const as_tree *tree) {
+    size_t unknown = 0;
     for (size_t i = 0; i < census->count; i++) {
         process *p = &census->list[i];
         const char *ids = p->ids ? census->text + p->ids : NULL;
         p->member = (tree->leader_ours && p->pid == tree->leader) ||
                     (!p->dead && belongs(tree, p, ids));
     }
-    (void)walk_cgroup(census, tree, 0);
+    (void)walk_cgroup(census, tree, 0, &unknown);
     for (bool changed = true; changed;) {
         changed = false;
         for (size_t i = 0; i < census->count; i++) {
@@ -331,6 +391,7 @@ static void mark(as_census *census, const as_tree *tree) {
             }
         }
     }
+    return unknown;
 }
 
 /* Asked once more after its pidfd is open: then the answer is of the process that the pidfd names. */
@@ -341,20 +402,7 @@ static bool still_belongs(as_census *census, const as_tree *tree, const process 
     }
     return belongs(tree, &now, NULL) || is_child_of_member(census, &now) ||
            belongs(tree, &now, read_run_ids(census, was->pid)) ||
-           walk_cgroup(census, tree, was->pid);
-}
-
-int as_census_find_child(as_census *census, const char *run_id) {
-    int self = getpid();
-    int result = refresh(census, 0);
-    for (size_t i = 0; result == 0 && i < census->count; i++) {
-        const process *p = &census->list[i];
-        if (p->parent == self && p->ids && has_run_id(census->text + p->ids, run_id)) {
-            result = p->pid;
-        }
-    }
-    pthread_mutex_unlock(&census->lock);
-    return result;
+           walk_cgroup(census, tree, was->pid, NULL);
 }
 
 void as_tree_begin(as_tree *tree, as_census *census, int leader, int leader_fd, int cgroup_fd,
@@ -387,14 +435,17 @@ void as_tree_signal_group(const as_tree *tree, int signal) {
 }
 
 /* Signals one member through its own pidfd; false: it is gone. */
-static bool signal_member(as_census *census, const as_tree *tree, const process *p, int signal,
+static bool signal_member(as_census *census, as_tree *tree, const process *p, int signal,
                           int *pidfd) {
     bool told = signal == 0 || (signal != SIGKILL && p->group == tree->leader);
     *pidfd = as_pidfd_open(p->pid);
-    if (*pidfd < 0) {
-        return errno != ESRCH; /* EMFILE: the next sweep tries again */
+    bool found = *pidfd >= 0 && still_belongs(census, tree, p);
+    if (!found && out_of_resources()) {
+        as_close(pidfd);
+        tree->untold = true; /* the next sweep tries again */
+        return true;
     }
-    if (!still_belongs(census, tree, p)) {
+    if (!found) {
         as_close(pidfd);
         return false;
     }
@@ -417,12 +468,16 @@ int as_tree_sweep(as_tree *tree, int signal) {
         return result;
     }
     tree->leader_ours = is_our_child(tree->leader_fd);
-    mark(census, tree);
+    tree->untold = false;
+    size_t missed = mark(census, tree) + !census->complete;
     for (size_t i = 0; i < census->count; i++) {
         const process *p = &census->list[i];
         int pidfd;
-        if (!p->member || (tree->leader_ours && p->pid == tree->leader) ||
-            !signal_member(census, tree, p, signal, &pidfd)) {
+        if (!p->member || p->dead || (tree->leader_ours && p->pid == tree->leader)) {
+            continue;
+        }
+        if (!signal_member(census, tree, p, signal, &pidfd)) {
+            missed++; /* it may have forked between the scan and its end */
             continue;
         }
         if (watched >= AS_TREE_FDS) {
@@ -440,7 +495,7 @@ int as_tree_sweep(as_tree *tree, int signal) {
     as_tree_free(tree);
     tree->members = alive;
     tree->count = count;
-    return result < 0 ? result : (int)count;
+    return result < 0 ? result : (int)(count + missed);
 }
 
 void as_tree_free(as_tree *tree) {

@@ -117,7 +117,8 @@ int as_gate_acquire(as_gate *gate, int64_t timeout) {
     }
     int64_t until = as_after(as_realtime(), timeout); /* sem_timedwait knows no other clock */
     struct timespec when = {.tv_sec = until / AS_SECOND, .tv_nsec = until % AS_SECOND};
-    if (sem_timedwait(&gate->permits, &when) == 0) {
+    if ((until == AS_FOREVER ? sem_wait(&gate->permits) : sem_timedwait(&gate->permits, &when)) ==
+        0) {
         return 0;
     }
     return errno == EINTR ? AS_INTERRUPTED : AS_TIMEOUT;

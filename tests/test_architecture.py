@@ -13,7 +13,7 @@ PACKAGE = Path(agentscripts.__file__).parent
 
 # Each module imports only modules of the layers above its own; docs/architecture.md has this table.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("_cancel", "_interrupts", "_lifecycle", "_logs", "_model", "_native", "_version", "errors"),
+    ("_cancel", "_lifecycle", "_logs", "_model", "_native", "_signals", "_version", "errors"),
     ("_command", "_delivery", "_files", "_outcome", "_process", "_result", "_validation"),
     ("_metrics", "_options", "_reports", "_spawn", "_writers", "testing"),
     ("_context",),

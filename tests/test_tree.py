@@ -76,16 +76,16 @@ def test_fork_loop(run: RunScript) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("period", [0.05, 0.02, 0.01, 0.005])
+@pytest.mark.parametrize("period", [0.02, 0.01, 0.005])
 def test_a_chain_of_forks(run: RunScript, tmp_path: Path, period: float) -> None:
     """K2: a process that goes on in a new child ever again is not thought to be gone."""
     (tmp_path / "chain.pl").write_text(CHAIN)
     beat = tmp_path / "beat"
     script = f"perl {tmp_path}/chain.pl {period} {beat} >/dev/null 2>&1 & sleep 30"
-    result = run(Script(script=script, timeout=0.5), kill_delay=0.3)
+    result = run(Script(script=script, timeout=0.3), kill_delay=1.5)
     assert not beats(beat)
     assert result.status is RunStatus.TIMED_OUT
-    assert result.duration >= 0.8  # it ignores the stop signal
+    assert result.duration >= 1.8  # it ignores the stop signal
 
 
 @pytest.mark.slow

@@ -61,7 +61,7 @@ static bool cut_once(cutting *c, uint32_t max_lines, bool final) {
     if (cut.take > 0) {
         CHECK(cut.text <= cut.take && cut.take <= n);
         CHECK(cut.lines >= 1 && cut.lines <= max_lines);
-        size_t size = as_lines_drop_cr(block, cut.text, cut.text < cut.take);
+        size_t size = as_lines_drop_cr(block, cut.text, cut.take == cut.text + 1);
         CHECK(size <= AS_BATCH_BYTES);
         CHECK_EQUAL(as_lines_count(block, size) + 1, cut.lines);
         check_append(&c->out, block, size);

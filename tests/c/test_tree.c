@@ -236,15 +236,6 @@ static void no_descriptors(void) {
     end_grove(&g);
 }
 
-/* R8: a child whose pid nobody was told is found by its mark. */
-static void find_child(void) {
-    grove g = plant("sleep 600 & echo $!; wait");
-    (void)child_read_number(&g.leader);
-    CHECK_EQUAL(as_census_find_child(g.census, g.leader.run_id), g.leader.pid);
-    CHECK_EQUAL(as_census_find_child(g.census, "00000000000000000000000000000000"), 0);
-    end_grove(&g);
-}
-
 /* K6: the kernel keeps the status that somebody else has taken (Linux 6.15; else it is unknown). */
 static void exit_status(void) {
     child c = child_start("exit 7");
@@ -296,5 +287,4 @@ CHECK_MAIN(CHECK_TEST(group), CHECK_TEST(session), CHECK_TEST(descendant), CHECK
            CHECK_TEST(nested_ids), CHECK_TEST(large_environment), CHECK_TEST(strangers),
            CHECK_TEST(zombies), CHECK_TEST(zombie_leader), CHECK_TEST(reaped_leader),
            CHECK_TEST(stop_signal), CHECK_TEST(group_signal), CHECK_TEST(many_members),
-           CHECK_TEST(no_descriptors), CHECK_TEST(find_child), CHECK_TEST(exit_status),
-           CHECK_TEST(shared_census))
+           CHECK_TEST(no_descriptors), CHECK_TEST(exit_status), CHECK_TEST(shared_census))
