@@ -20,6 +20,7 @@ from agentscripts._native import Census, Gate
 from agentscripts._options import Options
 from agentscripts._reports import Reports
 from agentscripts._result import RunResult
+from agentscripts._signals import WakeupPipe
 from agentscripts._spawn import Spawner
 
 __all__ = ["Context"]
@@ -49,17 +50,16 @@ class Context:
         self.metrics = NoMetrics()
         self.delivery: Final = Delivery(self.log)
         self.gate: Final = Gate(os.cpu_count() or 1)
-        self.census: Final = Census()
-        self.spawner: Final = self._make_spawner()
         self.ended: Final = Ended()
         self._cgroups: set[Path] = set()
-
-    def _make_spawner(self) -> Spawner:
-        try:
-            return Spawner()
-        except BaseException:
-            self.census.close()
-            raise
+        with contextlib.ExitStack() as descriptors:
+            self.census: Final = Census()
+            descriptors.callback(self.census.close)
+            self.spawner: Final = Spawner()
+            descriptors.callback(self.spawner.close)
+            self.wakeup: Final = WakeupPipe()
+            descriptors.callback(self.wakeup.close)
+            self._descriptors: Final = descriptors.pop_all()
 
     def _place(self, script: Script) -> Place:
         log_path = log_path_for(script, self.options.log_dir)
@@ -129,8 +129,7 @@ class Context:
         stuck += self.delivery.close(_GRACE)
         for left in tuple(self._cgroups):
             self.remove_cgroup(left)
-        self.census.close()
-        self.spawner.close()
+        self._descriptors.close()
         return stuck
 
 

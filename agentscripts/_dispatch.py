@@ -13,7 +13,6 @@ from agentscripts._context import Context
 from agentscripts._execution import Execution
 from agentscripts._launch import CallLimits
 from agentscripts._model import RunStatus
-from agentscripts._signals import SLICE
 
 __all__ = ["Dispatch", "Slots"]
 
@@ -120,13 +119,11 @@ class Dispatch:
         except OSError as error:
             self._give_up_pending(RunStatus.NOT_STARTED, f"not started: {error}", error)
             return
-        signals = self._limits.signals
-        signals.wake = self._wake_now
         try:
             while self._left:
                 self._start_workers()
                 self._wait()
-                signals.check()
+                self._limits.signals.check()
             for worker in self._workers:
                 worker.join()
         finally:
@@ -135,7 +132,6 @@ class Dispatch:
             os.close(wake)
 
     def _wake_now(self) -> None:
-        # Without the lock only in the caller's thread, which alone closes the descriptor.
         if self._wake >= 0:
             os.eventfd_write(self._wake, 1)
 
@@ -201,16 +197,16 @@ class Dispatch:
                 self._end(execution)
 
     def _wait(self) -> None:
-        """Sleep until a slot is free, all runs have ended, or the call is cancelled or late."""
+        """Sleep until a slot is free, all runs have ended, the call is over, or a signal comes."""
         poll = select.poll()
         poll.register(self._wake, select.POLLIN)
+        if self._limits.signals.fd >= 0:
+            poll.register(self._limits.signals.fd, select.POLLIN)
         with self._lock:
             pending = bool(self._pending)
         left = self._limits.left() if pending else None
         if pending and self._limits.cancel is not None:
             poll.register(self._limits.cancel, select.POLLIN)
-        if self._limits.signals.in_main_thread:
-            left = SLICE if left is None else min(left, SLICE)
         for fd, _ in poll.poll(None if left is None else left * 1000):
             if fd == self._wake:
                 os.eventfd_read(self._wake)

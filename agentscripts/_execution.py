@@ -14,7 +14,7 @@ from agentscripts._context import Context
 from agentscripts._launch import EXHAUSTED, CallLimits, Launch, Started
 from agentscripts._model import Run, RunState, RunStatus, Script, Stage
 from agentscripts._native import Delivered, Outcome, Supervised
-from agentscripts._outcome import exit_text, pipes_note, status_and_reason
+from agentscripts._outcome import exit_text, status_and_reason
 from agentscripts._process import describe, pipe_holders
 from agentscripts._result import RunResult
 
@@ -148,10 +148,10 @@ class Execution:
         finally:
             metrics.stopped(self.stage)
         started.set_ended(outcome)
-        processes = self._name_processes(started, outcome)
+        status, reason = self._explain(started, outcome)
         core.finish()
         delivered = core.wait(between)
-        self._conclude(started, outcome, delivered, processes)
+        self._conclude(started, outcome, delivered, status, reason)
         return outcome.kept_permit
 
     def _outcome(self, core: Supervised) -> Outcome:
@@ -165,24 +165,24 @@ class Execution:
                     raise
                 time.sleep(0.005)
 
-    def _name_processes(self, started: Started, outcome: Outcome) -> str:
-        """Return who survived or who holds the pipes; tell the logs of the latter."""
-        if outcome.status != _native.PIPES_OPEN:
-            return describe(outcome.survivors)
-        holders = describe(pipe_holders((started.child.stdout_fd, started.child.stderr_fd)))
-        note = pipes_note(outcome, holders)
-        started.core.note(started.log, note)
-        self._context.log(logging.WARNING, 'script "%s": %s', self.script.label, note)
-        return holders
+    def _explain(self, started: Started, outcome: Outcome) -> tuple[RunStatus, str]:
+        """Return how the run ended; tell the script's own log when its pipes stayed open."""
+        pids = outcome.survivors
+        if outcome.status == _native.PIPES_OPEN:
+            pids = pipe_holders((started.child.stdout_fd, started.child.stderr_fd))
+        status, reason = status_and_reason(outcome, limit=started.limit, processes=describe(pids))
+        if status is RunStatus.PIPES_OPEN:
+            started.core.note(started.log, f"agentscripts: {reason}")
+        return status, reason
 
     def _conclude(
         self,
         started: Started,
         outcome: Outcome,
         delivered: Delivered,
-        processes: str,
+        status: RunStatus,
+        reason: str,
     ) -> None:
-        status, reason = status_and_reason(outcome, limit=started.limit, processes=processes)
         duration = (outcome.ended - started.began) / 1e9
         self._set_result(
             RunResult(

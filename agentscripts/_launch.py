@@ -146,6 +146,7 @@ class Launch:
             stderr_fd=child.stderr_fd,
             cancel_fd=self._limits.cancel.fileno() if self._limits.cancel else -1,
             cgroup_fd=self._cgroup_fd,
+            signal_fd=self._limits.signals.fd,
             stop_signal=options.stop_signal,
             deadline=deadline,
             wait_delay=options.wait_delay,
@@ -153,7 +154,6 @@ class Launch:
             run_id=self._run_id,
             log=log,
             census=context.census,
-            in_main_thread=self._limits.signals.in_main_thread,
             gate=context.gate if permit else None,
         )
         return Started(core, child, log, began, began_at, limit)

@@ -1,28 +1,11 @@
-"""Counting what runs, and the states of a runner."""
+"""Small parts that the threads of a runner share."""
 
 from __future__ import annotations
 
 import threading
-from enum import Enum
 from typing import Protocol
 
-__all__ = ["AgentLog", "State", "WaitGroup"]
-
-
-class State(Enum):
-    """The life of a runner::
-
-    state     init          execute           close
-    NEW       -> READY      NotInitialized    -> CLOSING
-    READY     Already…      runs              -> CLOSING
-    CLOSING   Closed        Closed            waits for the other close
-    CLOSED    Closed        Closed            returns
-    """
-
-    NEW = "new"
-    READY = "ready"
-    CLOSING = "closing"
-    CLOSED = "closed"
+__all__ = ["AgentLog", "WaitGroup"]
 
 
 class AgentLog(Protocol):

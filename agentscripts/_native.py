@@ -206,6 +206,7 @@ class Supervised:
         stderr_fd: int,
         cancel_fd: int,
         cgroup_fd: int,
+        signal_fd: int,
         stop_signal: int,
         deadline: int,
         wait_delay: float | None,
@@ -213,7 +214,6 @@ class Supervised:
         run_id: str,
         log: LogFile,
         census: Census,
-        in_main_thread: bool,
         gate: Gate | None,
     ) -> None:
         """Say what to supervise; from here on the pipes' read ends belong to the core."""
@@ -227,6 +227,7 @@ class Supervised:
                 stderr_fd,
                 cancel_fd,
                 cgroup_fd,
+                signal_fd,
                 stop_signal,
                 deadline,
                 nanoseconds(wait_delay),
@@ -234,7 +235,6 @@ class Supervised:
                 text,
                 log.pointer,
                 census.pointer,
-                in_main_thread,
                 gate.pointer if gate else ffi.NULL,
             ),
         )
@@ -242,7 +242,7 @@ class Supervised:
     def supervise(self, between: Callable[[], None]) -> Outcome:
         """Block until the child, its tree and its output have ended.
 
-        between: called when a signal may have come, at least every 250 ms in the main thread.
+        between: called when a signal came.
 
         Raises ``OSError`` when it could not begin; then the child runs on.
         """

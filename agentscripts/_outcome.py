@@ -8,7 +8,7 @@ from agentscripts import _native
 from agentscripts._model import RunStatus
 from agentscripts._native import Outcome
 
-__all__ = ["exit_text", "pipes_note", "status_and_reason"]
+__all__ = ["exit_text", "status_and_reason"]
 
 
 def exit_text(code: int | None) -> str:
@@ -42,16 +42,11 @@ def status_and_reason(outcome: Outcome, *, limit: str, processes: str) -> tuple[
     return RunStatus.FAILED, how
 
 
-def pipes_note(outcome: Outcome, processes: str) -> str:
-    """Return what the logs say of pipes that stayed open."""
-    return (
-        f"agentscripts: {_open_pipes(outcome, processes)}; they are closed now, and the next write "
-        "to them gets SIGPIPE. To leave a process running, redirect its output: "
-        "command >/dev/null 2>&1 &"
-    )
-
-
 def _open_pipes(outcome: Outcome, holders: str) -> str:
     waited = (outcome.ended - outcome.exited) / 1e9
     by = holders or "a process that cannot be seen from here"
-    return f"its output pipes are still held open {waited:.3g} s after its exit, by {by}"
+    return (
+        f"its output pipes are still held open {waited:.3g} s after its exit, by {by}; they are "
+        "closed now, and the next write to them gets SIGPIPE. To leave a process running, redirect "
+        "its output: command >/dev/null 2>&1 &"
+    )

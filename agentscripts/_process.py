@@ -9,15 +9,15 @@ from collections.abc import Iterable
 __all__ = ["command_line", "describe", "pipe_holders"]
 
 
-def pipe_holders(pipes: Iterable[int]) -> list[int]:
+def pipe_holders(pipes: Iterable[int]) -> tuple[int, ...]:
     """Return the pids of other processes that hold the write end of one of these pipes."""
     wanted = {f"pipe:[{os.fstat(fd).st_ino}]" for fd in pipes}
     own = str(os.getpid())
     try:
         pids = [name for name in os.listdir("/proc") if name.isdecimal() and name != own]
     except OSError:  # no /proc, or no descriptor to read it by
-        return []
-    return sorted(int(pid) for pid in pids if _holds(pid, wanted))
+        return ()
+    return tuple(sorted(int(pid) for pid in pids if _holds(pid, wanted)))
 
 
 def _holds(pid: str, wanted: set[str]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures.thread  # noqa: F401  # its exit hook must be there before ours
 import contextlib
 import logging
 import os
@@ -13,12 +14,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
+from agentscripts._calls import Calls, Select, selects, stage_of
 from agentscripts._cancel import CancelToken
 from agentscripts._context import Context
 from agentscripts._dispatch import Dispatch, Slots
 from agentscripts._execution import Execution
 from agentscripts._launch import CallLimits
-from agentscripts._lifecycle import State, WaitGroup
+from agentscripts._lifecycle import WaitGroup
 from agentscripts._metrics import NoMetrics, metrics_of
 from agentscripts._model import Run, Script, Stage
 from agentscripts._options import Options
@@ -39,8 +41,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Runner", "Select"]
 
-Select = Stage | Callable[[Script], bool] | None
-
 _REMIND: Final = 10.0  # seconds after which close says what it waits for
 _EXIT_GRACE: Final = 1.0  # seconds that scripts have when the process ends without close
 
@@ -55,16 +55,13 @@ class Runner:
     def __init__(self, options: Options | None = None) -> None:
         self._options = options or Options()
         self._pid = os.getpid()
-        self._lock = threading.Condition(threading.Lock())  # guards all below
-        self._state = State.NEW
-        self._closer: threading.Thread | None = None
-        self._context: Context | None = None
-        self._metrics = NoMetrics()
-        self._calls = WaitGroup()
-        self._callers: list[int] = []  # the threads that are in execute
-        self._dispatches: set[Dispatch] = set()
-        self._ending: bool | None = None  # all runs are to end; True: at once
+        self._calls = Calls()
         self._slots = Slots(self._options.max_parallel)
+        self._lock = threading.Condition(threading.Lock())  # guards all below
+        self._context: Context | None = None  # there is one from init on
+        self._metrics = NoMetrics()
+        self._closer: threading.Thread | None = None
+        self._closed = False
         _open_runners.add(self)
 
     def __enter__(self) -> Self:
@@ -118,7 +115,6 @@ class Runner:
                 context.reports = Reports(on_complete, context.log)
             context.metrics = self._metrics
             self._context = context
-            self._state = State.READY
 
     def execute(
         self,
@@ -141,16 +137,19 @@ class Runner:
         Raises ``ExecuteError``, ``NotInitializedError``, ``RunnerClosedError``; ``ValueError`` or
         ``TypeError`` for a bad argument.
         """
-        stage = _stage_of(select)
+        stage = stage_of(select)
         _check_timeout("execute", timeout)
-        self._check_process()
-        with DeferredSignals() as signals:
-            context = self._begin_call()
+        self._check_open()
+        context = self._context
+        if context is None:
+            raise NotInitializedError("call init(scripts) before execute")
+        with DeferredSignals(context.wakeup) as signals:
+            self._calls.begin()
             try:
                 limits = CallLimits(timeout, cancel, signals, context.environment())
                 results = self._run(context, select, stage, limits)
             finally:
-                self._end_call()
+                self._calls.end()
         failures = [error for result in results if (error := result.error) is not None]
         if failures and check:
             raise ExecuteError(failures, results)
@@ -159,26 +158,12 @@ class Runner:
     def runs(self) -> list[Run]:
         """Return what runs or waits now. Raises ``RunnerClosedError`` in a forked child."""
         self._check_process()
-        with self._lock:
-            dispatches = list(self._dispatches)
-        return [
-            execution.snapshot()
-            for dispatch in dispatches
-            for execution in dispatch.executions
-            if execution.result is None
-        ]
+        return self._calls.runs()
 
     def cancel(self, run_id: str) -> bool:
         """Cancel one run; return whether it had not ended yet. Returns before it ends."""
         self._check_process()
-        with self._lock:
-            dispatches = list(self._dispatches)
-        for dispatch in dispatches:
-            for execution in dispatch.executions:
-                if execution.run_id == run_id and execution.result is None:
-                    dispatch.cancel_one(execution)
-                    return True
-        return False
+        return self._calls.cancel(run_id)
 
     def register_metrics(self, registry: CollectorRegistry | None) -> None:
         """Count in this registry from now on; ``None`` changes nothing.
@@ -212,33 +197,14 @@ class Runner:
                 target=self.close, args=(timeout,), name="agentscripts-close", daemon=True
             ).start()
             return
-        with self._lock:
-            if self._state is not State.CLOSED:
-                self._state = State.CLOSING
-        deadline = None if timeout is None else time.monotonic() + timeout
-        self._wait_for_calls(deadline)
+        self._calls.shut_down()
+        self._wait_for_calls(None if timeout is None else time.monotonic() + timeout)
         self._close_once()
-
-    # ---- calls ----
-
-    def _begin_call(self) -> Context:
-        with self._lock:
-            self._check_open()
-            if self._context is None:
-                raise NotInitializedError("call init(scripts) before execute")
-            self._calls.add()
-            self._callers.append(threading.get_ident())
-            return self._context
-
-    def _end_call(self) -> None:
-        with self._lock:
-            self._callers.remove(threading.get_ident())
-        self._calls.done()
 
     def _run(
         self, context: Context, select: Select, stage: Stage, limits: CallLimits
     ) -> list[RunResult]:
-        chosen = [script for script in context.scripts if _selects(select, script)]
+        chosen = [script for script in context.scripts if selects(select, script)]
         if not chosen:
             return []
         limits.reports = WaitGroup() if context.reports else None
@@ -246,28 +212,19 @@ class Runner:
         slots = _UNLIMITED if stage is Stage.STOP else self._slots
         dispatch = Dispatch(context, executions, limits, slots)
         limits.signals.on_interrupt = lambda again: dispatch.cancel(kill=again)
-        with self._lock:
-            self._dispatches.add(dispatch)
-            ending = self._ending
-        try:
-            if ending is not None or limits.signals.interrupts:
-                dispatch.cancel(kill=bool(ending))
-            dispatch.run()
-        finally:
-            with self._lock:
-                self._dispatches.discard(dispatch)
+        self._calls.run(dispatch, cancelled=limits.signals.interrupts > 0)
         if context.reports and limits.reports:
             context.reports.wait(limits.reports, self._options.flush_timeout, limits.signals)
         return [execution.result for execution in executions if execution.result is not None]
 
     def _check_new(self) -> None:
         self._check_open()
-        if self._state is State.READY:
+        if self._context is not None:
             raise AlreadyInitializedError("this runner has its scripts; make another Runner")
 
     def _check_open(self) -> None:
         self._check_process()
-        if self._state in (State.CLOSING, State.CLOSED):
+        if self._calls.shut:
             raise RunnerClosedError("this runner is closed; make another Runner")
 
     def _check_process(self) -> None:
@@ -276,12 +233,10 @@ class Runner:
                 "this runner belongs to the parent process; make another Runner"
             )
 
-    # ---- closing ----
-
     def _is_callback(self) -> bool:
         context = self._context
         return context is not None and (
-            threading.get_ident() in self._callers
+            self._calls.is_own_thread()
             or context.delivery.is_own_thread()
             or (context.reports is not None and context.reports.is_own_thread())
         )
@@ -289,20 +244,13 @@ class Runner:
     def _wait_for_calls(self, deadline: float | None) -> None:
         while not self._calls.wait(_until(deadline, _REMIND)):
             if deadline is not None and time.monotonic() >= deadline:
-                self._cancel_all()
+                self._calls.cancel_all()
                 deadline = None
             else:
                 self._remind()
 
-    def _cancel_all(self, *, kill: bool = False) -> None:
-        with self._lock:
-            self._ending = kill  # for calls that are just beginning
-            dispatches = list(self._dispatches)
-        for dispatch in dispatches:
-            dispatch.cancel(kill=kill)
-
     def _remind(self) -> None:
-        for run in self.runs():
+        for run in self._calls.runs():
             self._log(
                 logging.INFO,
                 'close waits for script "%s" (%s): %s',
@@ -318,9 +266,9 @@ class Runner:
     def _close_once(self) -> None:
         """Close the context in one thread; the others wait for that."""
         with self._lock:
-            while self._closer is not None and self._state is not State.CLOSED:
+            while self._closer is not None and not self._closed:
                 self._lock.wait()
-            if self._state is State.CLOSED:
+            if self._closed:
                 return
             self._closer = threading.current_thread()
         try:
@@ -328,7 +276,7 @@ class Runner:
         finally:
             with self._lock:
                 self._closer = None
-                self._state = State.CLOSED
+                self._closed = True
                 self._lock.notify_all()
         _open_runners.discard(self)
         if stuck:
@@ -342,36 +290,11 @@ class Runner:
         """The process ends without close: leave no script behind."""
         if os.getpid() != self._pid:
             return
-        with self._lock:
-            self._state = State.CLOSED
-        self._cancel_all()
+        self._calls.shut_down()
+        self._calls.cancel_all()
         if not self._calls.wait(_EXIT_GRACE):
-            self._cancel_all(kill=True)
+            self._calls.cancel_all(kill=True)
             self._calls.wait(2 * _EXIT_GRACE)
-
-
-def _stage_of(select: object) -> Stage:
-    if isinstance(select, Stage):
-        if select is Stage.MANUAL:
-            raise ValueError(
-                "select is Stage.MANUAL, expected another stage, a callable, or None for all"
-            )
-        return select
-    if select is not None and not callable(select):
-        raise TypeError(f"select is {select!r}, expected a Stage, a callable, or None for all")
-    return Stage.MANUAL
-
-
-def _selects(select: Select, script: Script) -> bool:
-    match select:
-        case None:
-            return True
-        case Stage.START:
-            return script.run_on_start
-        case Stage.STOP:
-            return script.run_on_stop
-        case _:
-            return bool(select(script))  # type: ignore[operator]
 
 
 def _check_timeout(call: str, timeout: object) -> None:

@@ -8,8 +8,8 @@
  *   - times are nanoseconds: "monotonic" is CLOCK_MONOTONIC, "real" is CLOCK_REALTIME;
  *   - a duration or deadline of AS_FOREVER is "no limit";
  *   - every function may be called without the GIL; which threads may call it is said beside it;
- *   - a function that blocks returns AS_INTERRUPTED when a signal handler ran meanwhile: call it
- *     again with the same arguments after Python's own handlers have run.
+ *   - a function that blocks returns AS_INTERRUPTED when a signal came meanwhile: call it again with
+ *     the same arguments after Python's own handlers have run.
  */
 #ifndef AGENTSCRIPTS_H
 #define AGENTSCRIPTS_H
@@ -17,13 +17,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define AS_FOREVER (-1)    /* a duration or deadline: no limit */
-#define AS_INTERRUPTED 1   /* a signal came: call again */
-#define AS_CLOSED 2        /* the pool needs this thread no more */
-#define AS_SLICE 250000000 /* nanoseconds */
-#define AS_TIMEOUT 3       /* the time given has passed */
-#define AS_STREAMS 3       /* stdout, stderr, notes of the library's own */
-#define AS_SURVIVORS 64    /* how many survivors are listed */
+#define AS_FOREVER (-1)  /* a duration or deadline: no limit */
+#define AS_INTERRUPTED 1 /* a signal came: call again */
+#define AS_CLOSED 2      /* the pool needs this thread no more */
+#define AS_TIMEOUT 3     /* the time given has passed */
+#define AS_STREAMS 3     /* stdout, stderr, notes of the library's own */
+#define AS_SURVIVORS 64  /* how many survivors are listed */
 #define AS_RUN_ID_LENGTH 32
 #define AS_SPARE_THREADS 4 /* so many wait in a pool */
 
@@ -105,6 +104,7 @@ typedef struct {
     int stderr_fd;
     int cancel_fd; /* readable: cancel; -1: none; not taken over */
     int cgroup_fd; /* the run's own cgroup directory; -1: none; not taken over */
+    int signal_fd; /* readable: come back to Python; -1: none; not taken over */
     int stop_signal;
     int64_t deadline; /* monotonic */
     int64_t wait_delay;
@@ -112,8 +112,7 @@ typedef struct {
     const char *run_id; /* AS_RUN_ID_LENGTH hex digits */
     as_logfile *log;
     as_census *census;
-    int in_main_thread; /* come back every AS_SLICE: a signal handler may have run unseen */
-    as_gate *gate;      /* a permit to give back after 2 ms or at the end; NULL: none */
+    as_gate *gate; /* a permit to give back after 2 ms or at the end; NULL: none */
 } as_job;
 
 enum { AS_EXITED, AS_TIMED_OUT, AS_CANCELLED, AS_PIPES_OPEN }; /* as_outcome.status */

@@ -98,6 +98,7 @@ as_run *as_run_new(as_pool *pool, const as_limits *limits) {
     run->references = 1;
     run->limits = *limits;
     run->has_logger = pool != NULL;
+    run->job.signal_fd = -1;
     run->pidfd = run->streams[0].fd = run->streams[1].fd = -1;
     if (pool) {
         as_queue_init(&run->queue, pool, run, run->wake, limits);
@@ -443,7 +444,7 @@ static void step(as_run *run, int64_t now) {
 
 /* ---- poll ---- */
 
-enum { STDOUT, STDERR, LEADER, WAKE, CANCEL, LOG, MEMBERS };
+enum { STDOUT, STDERR, LEADER, WAKE, CANCEL, LOG, SIGNAL, MEMBERS };
 
 static struct pollfd want(int fd, short events) {
     return (struct pollfd){.fd = fd, .events = events};
@@ -464,6 +465,7 @@ static nfds_t collect(const as_run *run, struct pollfd *fds) {
     bool may_cancel = run->phase == RUNNING || run->phase == LINGERING;
     fds[CANCEL] = want(may_cancel ? run->job.cancel_fd : -1, POLLIN);
     fds[LOG] = want(run->log_rest_size ? as_logfile_fd(run->job.log) : -1, POLLOUT);
+    fds[SIGNAL] = want(run->job.signal_fd, POLLIN);
     nfds_t count = MEMBERS;
     for (size_t i = 0; i < run->tree.count; i++) {
         if (run->tree.members[i].pidfd >= 0) {
@@ -506,13 +508,6 @@ static int wait_until(struct pollfd *fds, nfds_t count, int64_t deadline) {
         return 0;
     }
     return -EINTR;
-}
-
-/* When to come back to Python although nothing has ended. A signal that arrives while the thread is
-   not asleep in ppoll sets Python's flag and interrupts nothing, and only the main thread may run
-   the handler. */
-static int64_t end_of_slice(const as_run *run) {
-    return run->job.in_main_thread ? as_monotonic() + AS_SLICE : AS_FOREVER;
 }
 
 /* All watched processes of the tree have ended: look again at once. */
@@ -633,11 +628,10 @@ int as_run_supervise(as_run *run, const as_job *job, as_outcome *outcome) {
             return result;
         }
     }
-    const int64_t back = end_of_slice(run);
     while (step(run, as_monotonic()), run->phase != ENDED) {
         nfds_t count = collect(run, fds);
-        int result = wait_until(fds, count, as_earlier(next_deadline(run), back));
-        if (result == -EINTR || due(back, as_monotonic())) {
+        int result = wait_until(fds, count, next_deadline(run));
+        if (result == -EINTR || fds[SIGNAL].revents) {
             return AS_INTERRUPTED;
         }
         if (result == 0) {
@@ -680,10 +674,9 @@ void as_run_finish(as_run *run) {
 
 int as_run_wait(as_run *run, as_delivery *delivery) {
     *delivery = (as_delivery){.lines = run->counted_lines};
-    const int64_t back = end_of_slice(run);
     while (run->has_logger) {
         int64_t deadline;
-        struct pollfd fd = want(run->wake, POLLIN);
+        struct pollfd fds[] = {want(run->wake, POLLIN), want(run->job.signal_fd, POLLIN)};
         if (as_queue_delivered(&run->queue, &deadline)) {
             break;
         }
@@ -692,10 +685,10 @@ int as_run_wait(as_run *run, as_delivery *delivery) {
             delivery->gave_up = 1;
             break;
         }
-        if (wait_until(&fd, 1, as_earlier(deadline, back)) == -EINTR || due(back, as_monotonic())) {
+        if (wait_until(fds, 2, deadline) == -EINTR || fds[1].revents) {
             return AS_INTERRUPTED;
         }
-        if (fd.revents) {
+        if (fds[0].revents) {
             uint64_t value;
             ssize_t got = read(run->wake, &value, sizeof value);
             (void)got;

@@ -20,6 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_launch",),
     ("_execution",),
     ("_dispatch",),
+    ("_calls",),
     ("_runner",),
     ("__init__",),
     ("_console",),

@@ -192,12 +192,11 @@ def test_null_is_allowed() -> None:
 
 
 @pytest.mark.parametrize(("name", "number"), [("/dev/stdout", 1), ("/dev/stderr", 2)])
-def test_standard_streams(tmp_path: Path, name: str, number: int) -> None:
-    """L2: the host's stream is opened anew, so that its own flags stay as they are."""
-    path = tmp_path / "stream"
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT)
-    with stream_replaced(number, fd):
-        os.close(fd)
+def test_standard_streams(name: str, number: int) -> None:
+    """L2: the host's pipe is opened anew, so that its own flags stay as they are."""
+    reading, writing = os.pipe()
+    with stream_replaced(number, writing):
+        os.close(writing)
         before = fcntl.fcntl(number, fcntl.F_GETFL)
         with opened(Path(name)) as target:
             assert (target.dir_fd, target.name, target.truncate) == (None, name, False)
@@ -205,7 +204,21 @@ def test_standard_streams(tmp_path: Path, name: str, number: int) -> None:
             assert not os.get_inheritable(target.fd)
             os.write(target.fd, b"line")
         assert fcntl.fcntl(number, fcntl.F_GETFL) == before
-    assert path.read_bytes() == b"line"
+    assert os.read(reading, 100) == b"line"
+    os.close(reading)
+
+
+def test_standard_stream_that_is_a_file(tmp_path: Path) -> None:
+    """L2: a regular file is duplicated, so that the host's own lines and these do not collide."""
+    path = tmp_path / "stream"
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT)
+    with stream_replaced(1, fd):
+        os.close(fd)
+        with opened(Path("/dev/stdout")) as target:
+            os.write(target.fd, b"script ")
+            os.write(1, b"host ")
+            os.write(target.fd, b"script")
+    assert path.read_bytes() == b"script host script"
 
 
 def test_standard_stream_that_is_a_socket() -> None:

@@ -60,6 +60,8 @@ static void prepare(show *s, const char *script, bool with_logger) {
                       .stderr_fd = s->script.err,
                       .cancel_fd = -1,
                       .cgroup_fd = -1,
+                      .signal_fd = -1,
+                      .signal_fd = -1,
                       .stop_signal = SIGHUP,
                       .deadline = AS_FOREVER,
                       .wait_delay = AS_FOREVER,
