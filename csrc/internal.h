@@ -67,7 +67,7 @@ bool as_logfile_in_line(as_logfile *log);
 
 /* ---- queue.c: one run's output on its way to the logger ---- */
 
-#define AS_QUEUE_BYTES (768 * 1024)
+#define AS_QUEUE_BYTES (512 * 1024)
 #define AS_QUEUE_SPANS 1024
 #define AS_QUEUE_ROOM 16384 /* less room than this is none */
 #define AS_QUEUE_NOTE 2048  /* of which this much stays for a note */

@@ -29,7 +29,7 @@
 #include <unistd.h>
 
 #define SMALL_READ 4096
-#define LARGE_READ ((size_t)256 * 1024)
+#define LARGE_READ ((size_t)128 * 1024)
 #define BUSY_READ 32768 /* a read of this size earns a pipe of BUSY_PIPE */
 #define BUSY_PIPE (1024 * 1024)
 #define KEEP_PERMIT (2 * AS_MILLISECOND)

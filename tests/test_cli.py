@@ -219,7 +219,7 @@ def test_slow_reader_loses_nothing(start: Start) -> None:
     assert (status, stdout) == (0, "a | y\n" * 999_999)
 
 
-def test_no_line_is_given_up(tmp_path: Path) -> None:
+def test_no_line_is_given_up(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """L6: the command sets no limit on how long a reader may pause."""
     manifest = parse_manifest(run_script("true"), tmp_path / "m.toml")
     options = _Foreground(tmp_path / "m.toml", manifest)._options()

@@ -178,7 +178,7 @@ def test_rotation_inside_a_long_line(run: RunScript, tmp_path: Path, chunk: int)
     """L4: a line longer than max_line is cut at the limit exactly."""
     (tmp_path / "printed").write_bytes(b"x" * 1050)
     result = run(
-        f"dd if={tmp_path}/printed bs={chunk} status=none",
+        f"perl -e 'syswrite STDOUT, $b while sysread STDIN, $b, {chunk}' <{tmp_path}/printed",
         max_log_bytes=100,
         log_backups=20,
         max_line=10,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import gc
+import os
 from pathlib import Path
 
 import pytest
 from conftest import MakeRunner
-from support import Background, Lines, children, descriptors, threads
+from support import Background, Lines, children, descriptors, eventually, threads
 
 from agentscripts import RunStatus
 
@@ -35,7 +36,8 @@ def test_500_runs_in_a_row(make_runner: MakeRunner) -> None:
     assert holdings() == before
     assert len(threads()) - threads_before <= 10, "the pool keeps some threads, however many runs"
     runner.close()
-    assert len(threads()) == threads_before
+    # A thread that was joined may have its last instructions before it.
+    eventually(lambda: len(threads()) == threads_before, "the threads are gone")
 
 
 def test_200_at_once(make_runner: MakeRunner) -> None:
@@ -79,11 +81,13 @@ class _Drop:
 def test_300_at_once(make_runner: MakeRunner, lines: Lines, tmp_path: Path) -> None:
     """R3: all of 300 scripts run at the same time, when nothing limits them."""
     release = tmp_path / "release"
-    script = f"echo up; while ! [ -e {release} ]; do sleep 0.2; done; echo down"
+    os.mkfifo(release)
+    script = f"echo up; read line <{release}; echo down"
     runner = make_runner(*[script] * 300)
     call = Background(runner.execute)
     lines.wait_for("up", 300)
     assert len(runner.runs()) == 300
-    release.touch()
+    with release.open("wb") as writer:
+        writer.write(b"\n" * 300)
     assert all(one.ok for one in call.result(60))
     assert lines.lines.count("down") == 300

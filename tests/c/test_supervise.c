@@ -61,7 +61,6 @@ static void prepare(show *s, const char *script, bool with_logger) {
                       .cancel_fd = -1,
                       .cgroup_fd = -1,
                       .signal_fd = -1,
-                      .signal_fd = -1,
                       .stop_signal = SIGHUP,
                       .deadline = AS_FOREVER,
                       .wait_delay = AS_FOREVER,
