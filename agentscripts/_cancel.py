@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import select
+import time
 import weakref
 
 __all__ = ["CancelToken"]
@@ -43,8 +45,9 @@ class CancelToken:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait at most ``timeout`` seconds (``None``: without limit); return ``cancelled``."""
-        if not self._cancelled:
-            poll = select.poll()
-            poll.register(self._fd, select.POLLIN)
-            poll.poll(None if timeout is None else max(timeout, 0) * 1000)
+        poll = select.poll()
+        poll.register(self._fd, select.POLLIN)
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        while not self._cancelled and (left := deadline - time.monotonic()) > 0:
+            poll.poll(min(left * 1000, 2**31 - 1))  # it takes no more than an int
         return self._cancelled

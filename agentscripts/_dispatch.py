@@ -106,13 +106,9 @@ class Dispatch:
 
     def run(self) -> None:
         """Perform all runs."""
-        if len(self.executions) == 1 and self._limits.over() is None and self._slots.take(self):
+        if len(self.executions) == 1 and (execution := self._take()) is not None:
             # A lone script needs no other thread: to hand it over takes a tenth of its time.
-            self._pending.clear()
-            try:
-                self.executions[0].perform()
-            finally:
-                self._slots.give()
+            self._perform(execution, permit=False)
             return
         try:
             self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -124,9 +120,12 @@ class Dispatch:
                 self._start_workers()
                 self._wait()
                 self._limits.signals.check()
+        except BaseException:  # a bug here, which must not leave scripts without a caller
+            self.cancel(kill=True)
+            raise
+        finally:
             for worker in self._workers:
                 worker.join()
-        finally:
             with self._lock:
                 wake, self._wake = self._wake, -1
             os.close(wake)
@@ -157,17 +156,18 @@ class Dispatch:
         gate = self._context.gate
         try:
             while (execution := self._take()) is not None:
-                try:
-                    permit = execution.perform(permit=permit)
-                finally:
-                    self._slots.give()
-                    self._end(execution)
-                permit = permit or gate.acquire(0)
+                permit = self._perform(execution, permit=permit) or gate.acquire(0)
                 if not permit:
                     return
         finally:
             if permit:
                 gate.release()
+
+    def _perform(self, execution: Execution, *, permit: bool) -> bool:
+        try:
+            return execution.perform(self._slots.give, permit=permit)
+        finally:
+            self._end(execution)
 
     def _take(self) -> Execution | None:
         """Return the next run that may start, its slot taken."""
@@ -207,6 +207,7 @@ class Dispatch:
         left = self._limits.left() if pending else None
         if pending and self._limits.cancel is not None:
             poll.register(self._limits.cancel, select.POLLIN)
-        for fd, _ in poll.poll(None if left is None else left * 1000):
+        # poll takes no more than an int; the caller looks again anyway.
+        for fd, _ in poll.poll(None if left is None else min(left * 1000, 2**31 - 1)):
             if fd == self._wake:
                 os.eventfd_read(self._wake)

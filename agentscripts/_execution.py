@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
 
@@ -69,19 +71,24 @@ class Execution:
                 self.run_id, self.script, self.stage, state, self._pid, self._started_at, last_line
             )
 
-    def perform(self, *, permit: bool = False) -> bool:
-        """Run the script and set ``result``; return whether the gate's permit is still held."""
+    def perform(self, on_ended: Callable[[], None], *, permit: bool = False) -> bool:
+        """Run the script and set ``result``; return whether the gate's permit is still held.
+
+        on_ended: called once, when the script has ended; its last lines may still be delivered.
+        """
         launch = Launch(self._context, self.script, self.run_id, self._limits)
-        try:
-            started = self._start(launch, permit)
-            return permit if started is None else self._supervise(started)
-        finally:
-            with self._lock:
-                core, self._core = self._core, None
-            launch.release()
-            if core is not None:
-                core.close()
-            self._context.ended.end()
+        with contextlib.ExitStack() as ended:
+            ended.callback(on_ended)
+            try:
+                started = self._start(launch, permit)
+                return permit if started is None else self._supervise(started, ended, permit)
+            finally:
+                with self._lock:
+                    core, self._core = self._core, None
+                launch.release()
+                if core is not None:
+                    core.close()
+                self._context.ended.end()
 
     def set_unstarted(
         self,
@@ -129,7 +136,7 @@ class Execution:
                     return None
                 count = more
 
-    def _supervise(self, started: Started) -> bool:
+    def _supervise(self, started: Started, ended: contextlib.ExitStack, permit: bool) -> bool:
         with self._lock:
             self._core = core = started.core
             self._pid = started.child.popen.pid
@@ -144,12 +151,13 @@ class Execution:
             started.kill()
             reason = f"cannot be supervised: {error}"
             self.set_unstarted(RunStatus.NOT_STARTED, reason, error)
-            return False
+            return permit  # the core has not taken it
         finally:
             metrics.stopped(self.stage)
         started.set_ended(outcome)
         status, reason = self._explain(started, outcome)
         core.finish()
+        ended.close()
         delivered = core.wait(between)
         self._conclude(started, outcome, delivered, status, reason)
         return outcome.kept_permit

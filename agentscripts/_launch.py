@@ -82,7 +82,8 @@ class Started(NamedTuple):
 
     def kill(self) -> None:
         """End the session's leader and what is in its group, without the core."""
-        os.killpg(self.child.popen.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # the host reaps every child
+            os.killpg(self.child.popen.pid, signal.SIGKILL)
         self.child.popen.wait()
         os.close(self.child.stdout_fd)
         os.close(self.child.stderr_fd)
@@ -124,6 +125,7 @@ class Launch:
         )
         data_dir = self._place.data_dir
         options.filesystem.make_dirs(data_dir, 0o700)
+        options.filesystem.make_dirs(context.script_bin_dir, 0o700)  # a script may have removed it
         env = script_environment(
             self._limits.base,
             options.env,

@@ -250,7 +250,6 @@ class Supervised:
         while _check(lib.as_run_supervise(self._run, self._job, out)) == lib.AS_INTERRUPTED:
             between()
         known = bool(out.exit_known)
-        usage = known and out.max_rss > 0
         return Outcome(
             out.status,
             out.exit_code if known else None,
@@ -260,8 +259,8 @@ class Supervised:
             out.exited,
             out.ended,
             out.output_bytes,
-            out.cpu_ns / 1e9 if usage else None,
-            out.max_rss if usage else None,
+            out.cpu_ns / 1e9 if known and out.cpu_ns else None,
+            out.max_rss or None,
             tuple(out.survivors[0 : out.survivor_count]) if out.survivor_count else (),
         )
 

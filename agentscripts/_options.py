@@ -69,7 +69,8 @@ class Options:
     log_backups: how many rotated files are kept.
     append_logs: whether a run keeps what the log file holds. Default: it empties it.
     stall_timeout: how long one ``send`` may hold up a script's output.
-    flush_timeout: how long delivery may make no progress after a script's end.
+    flush_timeout: how long delivery may make no progress after a script's end; then the rest is
+        dropped. With ``0`` even a quick logger loses the last lines.
 
     Raises ``TypeError`` or ``ValueError``; the text names the field.
     """

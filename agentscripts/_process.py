@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Final
 
 __all__ = ["command_line", "describe", "pipe_holders"]
+
+_NAMED: Final = 5
 
 
 def pipe_holders(pipes: Iterable[int]) -> tuple[int, ...]:
@@ -53,6 +56,9 @@ def command_line(pid: int) -> str:
     return text if len(text) <= 80 else f"{text[:79]}…"
 
 
-def describe(pids: Iterable[int]) -> str:
-    """Return ``sleep 60 (pid 123), …`` for messages."""
-    return ", ".join(f"{command_line(pid)} (pid {pid})" for pid in pids)
+def describe(pids: Sequence[int]) -> str:
+    """Return ``sleep 60 (pid 123), …`` for messages; of many only the first."""
+    named = [f"{command_line(pid)} (pid {pid})" for pid in pids[:_NAMED]]
+    if len(pids) > _NAMED:
+        named.append(f"and {len(pids) - _NAMED} more")
+    return ", ".join(named)

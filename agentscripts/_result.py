@@ -37,14 +37,16 @@ class RunResult:
     exit_code: ``-N`` for death by signal N; ``None`` when it never ran or the code is unknown.
     reason: why the run did not succeed, in words (``exit status 3``); ``""`` when it did.
     started_at, ended_at: in UTC; ``duration`` is in seconds of the monotonic clock.
-    output_bytes, lines: what the script wrote to stdout and stderr together.
+    output_bytes, lines: what the script wrote to stdout and stderr together. Where a logger takes
+        the lines, one longer than ``max_line`` counts once per piece.
     lines_dropped: those of the lines that the logger was too slow to take.
     log_path: the log file; ``None`` when there is none. It holds every byte of the output.
     log_error: the first failure to write it; ``None`` when the file is complete.
     survivors: pids of processes of the run that could not be killed.
     tail: the last lines of the output, 20 at most.
     cpu_seconds, max_rss: CPU time in seconds, and the largest resident set in bytes, of the
-        script's process and the children that it waited for; ``None`` when unknown.
+        script's process and the children that it waited for; ``None`` when unknown. The kernel
+        counts memory from the agent's own on, so less than the agent's peak is unknown, too.
     cause: why the script was not started; ``None`` when it was.
 
     The two exceptions take no part in comparison.

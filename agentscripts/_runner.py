@@ -139,6 +139,8 @@ class Runner:
         """
         stage = stage_of(select)
         _check_timeout("execute", timeout)
+        if cancel is not None and not isinstance(cancel, CancelToken):
+            raise TypeError(f"execute: cancel is {cancel!r}, expected a CancelToken or None")
         self._check_open()
         context = self._context
         if context is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -28,6 +29,7 @@ class WakeupPipe:
 
     def __init__(self) -> None:
         self.read_fd, self.write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self.pid: Final = os.getpid()
 
     def drain(self) -> bytes:
         """Return the numbers of the signals that came."""
@@ -40,6 +42,77 @@ class WakeupPipe:
         """Close both ends."""
         os.close(self.read_fd)
         os.close(self.write_fd)
+
+
+class _Deferral:
+    """Stands in for the host's handlers while the main thread is in ``execute``."""
+
+    def __init__(self, pipe: WakeupPipe) -> None:
+        self.pipe = pipe
+        self.users: list[DeferredSignals] = []  # nested calls: a handler may call execute, too
+        self._host_fd: int | None = None  # the host's own wakeup descriptor, once it is replaced
+        self._handlers: dict[int, Callable[[int, FrameType | None], Any]] = {}
+        self._noted: list[int] = []
+
+    def begin(self) -> None:
+        """Stand in for the host's handlers."""
+        try:
+            for number in _SIGNALS:
+                if callable(handler := signal.getsignal(number)):
+                    self._handlers[number] = handler
+                    signal.signal(number, self._note)
+            self._host_fd = signal.set_wakeup_fd(self.pipe.write_fd, warn_on_full_buffer=False)
+        except BaseException:
+            self.end()
+            raise
+
+    def end(self) -> list[BaseException]:
+        """Put the host's handlers back; return what they raised meanwhile."""
+        raised: list[BaseException] = []
+        left = list(self._handlers.items())
+        while left:
+            number, handler = left[-1]
+            try:
+                if signal.getsignal(number) == self._note:
+                    signal.signal(number, handler)
+                left.pop()
+            except BaseException as error:  # of a handler that is back already
+                raised.append(error)
+        if self._host_fd is not None:
+            signal.set_wakeup_fd(self._host_fd)
+        return raised
+
+    def check(self) -> None:
+        """Call the handlers of the signals that came; what they raise interrupts all users."""
+        if (numbers := self.pipe.drain()) and self._host_fd not in (None, -1):
+            assert self._host_fd is not None
+            with contextlib.suppress(OSError):
+                os.write(self._host_fd, numbers)
+        while self._noted:
+            number = self._noted.pop(0)
+            try:
+                # Not the frame that was interrupted: by the traceback it would live on.
+                self._handlers[number](number, sys._getframe())
+            except BaseException as error:
+                for user in tuple(self.users):
+                    user.interrupt(error)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._noted.append(number)
+
+
+_active: _Deferral | None = None  # only the main thread looks at it
+
+
+def _after_fork() -> None:
+    """Give a forked child its own signals; the thread that forked is its main thread."""
+    global _active
+    if _active is not None:
+        deferral, _active = _active, None
+        deferral.end()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 class DeferredSignals:
@@ -58,28 +131,19 @@ class DeferredSignals:
         self.on_interrupt: Callable[[bool], None] = _ignore
         """What to do when a handler has raised; its argument: whether one had before."""
         self._thread: Final = threading.current_thread()
-        self._pipe = pipe if self._thread is threading.main_thread() else None
-        self._host_fd = -1  # the host's own wakeup descriptor
-        self._handlers: dict[int, Callable[[int, FrameType | None], Any]] = {}
-        self._noted: list[tuple[int, FrameType | None]] = []
+        self._pipe = pipe
+        self._deferral: _Deferral | None = None
         self._raised: list[BaseException] = []
 
-    @property
-    def fd(self) -> int:
-        """Readable when ``check`` has something to do; -1 in the call's other threads: never."""
-        return self._pipe.read_fd if self._pipe and self._is_own_thread() else -1
-
     def __enter__(self) -> Self:
-        if self._pipe:
-            try:
-                for number in _SIGNALS:
-                    if callable(handler := signal.getsignal(number)):
-                        self._handlers[number] = handler
-                        signal.signal(number, self._note)
-                self._host_fd = signal.set_wakeup_fd(self._pipe.write_fd, warn_on_full_buffer=False)
-            except BaseException:
-                self._restore()
-                raise
+        global _active
+        if self._thread is threading.main_thread():
+            if _active is None:
+                deferral = _Deferral(self._pipe)
+                deferral.begin()
+                _active = deferral
+            self._deferral = _active
+            _active.users.append(self)
         return self
 
     def __exit__(
@@ -88,56 +152,52 @@ class DeferredSignals:
         value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._pipe:
-            signal.set_wakeup_fd(self._host_fd)
-        self._restore()
-        self.check()
+        global _active
+        deferral = self._deferral
+        if deferral is not None and os.getpid() == self._pipe.pid:
+            deferral.check()
+            deferral.users.remove(self)
+            if not deferral.users:
+                _active = None
+                self._raised += deferral.end()
         if self._raised:
-            raise self._raised[0]
-
-    def _restore(self) -> None:
-        left = list(self._handlers.items())
-        while left:
-            number, handler = left[-1]
+            error, self._raised = self._raised[0], []
             try:
-                if signal.getsignal(number) == self._note:
-                    signal.signal(number, handler)
-                left.pop()
-            except BaseException as error:  # of a handler that is back already
-                self._raised.append(error)
+                raise error
+            finally:
+                del error  # no cycle through the traceback: what it holds goes with it
+
+    @property
+    def fd(self) -> int:
+        """Readable when ``check`` has something to do; -1 in the call's other threads: never."""
+        return self._deferral.pipe.read_fd if self._deferral and self._is_own_thread() else -1
 
     @property
     def interrupts(self) -> int:
         """How many handlers have raised."""
         return len(self._raised)
 
+    def interrupt(self, error: BaseException) -> None:
+        """Note what a handler raised; a nested call raises again what this one knows."""
+        if any(one is error for one in self._raised):
+            return
+        self._raised.append(error)
+        self.on_interrupt(len(self._raised) > 1)
+
     def slice(self, deadline: float | None) -> float | None:
         """Return how many seconds a wait until ``deadline`` may last before the next ``check``."""
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
-        if self._pipe is None:
+        if self._deferral is None:
             return left
         return _SLICE if left is None else min(left, _SLICE)
 
     def check(self) -> None:
         """Call the handlers of the signals that came; in the call's other threads: nothing."""
-        if not self._is_own_thread():
-            return
-        if self._pipe and (numbers := self._pipe.drain()) and self._host_fd >= 0:
-            with contextlib.suppress(OSError):
-                os.write(self._host_fd, numbers)
-        while self._noted:
-            number, frame = self._noted.pop(0)
-            try:
-                self._handlers[number](number, frame)
-            except BaseException as error:
-                self._raised.append(error)
-                self.on_interrupt(len(self._raised) > 1)
+        if self._deferral and self._is_own_thread():
+            self._deferral.check()
 
     def _is_own_thread(self) -> bool:
         return threading.current_thread() is self._thread
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self._noted.append((number, frame))
 
 
 def _ignore(again: bool) -> None:

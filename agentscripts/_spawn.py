@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import subprocess
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -26,9 +27,14 @@ class Child(NamedTuple):
     stderr_fd: int
 
 
+def _encode(text: str) -> bytes:
+    """Return what the script gets: UTF-8, as in its file, whatever the host's locale is."""
+    return text.encode("utf-8", "surrogateescape")
+
+
 class _Setting(NamedTuple):
     cwd: str
-    env: Mapping[str, str] | Mapping[bytes, bytes]
+    env: Mapping[bytes, bytes]
     stdout: int
     stderr: int
 
@@ -54,7 +60,9 @@ class Spawner:
 
         Raises ``OSError``; then nothing was started and nothing is open.
         """
-        out_read, out_write, err_read, err_write = make_pipes()
+        with _no_fork:
+            out_read, out_write, err_read, err_write = make_pipes()
+            _write_ends.update((out_write, err_write))
         setting = _Setting(cwd, self._code(command.env, base), out_write, err_write)
         try:
             try:
@@ -66,8 +74,7 @@ class Spawner:
                 else:
                     popen = self._start(command.argv, setting)
             finally:
-                os.close(out_write)
-                os.close(err_write)
+                _close_ends(out_write, err_write)
         except BaseException:
             os.close(out_read)
             os.close(err_read)
@@ -78,7 +85,7 @@ class Spawner:
         self, argv: Sequence[str], setting: _Setting, pass_fds: tuple[int, ...] = ()
     ) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            argv,
+            [_encode(word) for word in argv],
             stdin=self._stdin,
             stdout=setting.stdout,
             stderr=setting.stderr,
@@ -93,13 +100,15 @@ class Spawner:
     ) -> subprocess.Popen[bytes]:
         program = _find_program(command)
         procs = str(cgroup / "cgroup.procs") if cgroup else ""
-        status_read, status_write = os.pipe2(os.O_CLOEXEC)
+        with _no_fork:
+            status_read, status_write = os.pipe2(os.O_CLOEXEC)
+            _write_ends.add(status_write)
         with open(status_read, "rb") as status:
             try:
                 argv = (_HELPER, str(status_write), procs, program, *command.argv)
                 popen = self._start(argv, setting, (status_write,))
             finally:
-                os.close(status_write)
+                _close_ends(status_write)
             report = status.read().split()  # its end comes with the exec, or a failure before it
         if report:
             popen.wait()
@@ -108,9 +117,7 @@ class Spawner:
             raise OSError(number, os.strerror(number), subject)
         return popen
 
-    def _code(
-        self, env: Mapping[str, str], base: Mapping[str, str]
-    ) -> Mapping[str, str] | Mapping[bytes, bytes]:
+    def _code(self, env: Mapping[str, str], base: Mapping[str, str]) -> Mapping[bytes, bytes]:
         """Return the environment in bytes, most of it coded before: Popen would take 20 µs."""
         coded_base, coded = self._coded
         if coded_base is not base:
@@ -119,9 +126,37 @@ class Spawner:
         result = dict(coded)
         for name, value in env.items():
             if base.get(name) is not value:
-                result[os.fsencode(name)] = os.fsencode(value)
+                result[_encode(name)] = _encode(value)
         # A command factory may have left some out.
-        return result if len(result) == len(env) else env
+        if len(result) == len(env):
+            return result
+        return {_encode(name): _encode(value) for name, value in env.items()}
+
+
+# A child that the host forks while a script is started must not hold the script's pipes open.
+_no_fork = threading.RLock()
+_write_ends: Final[set[int]] = set()
+
+
+def _close_ends(*ends: int) -> None:
+    with _no_fork:
+        for fd in ends:
+            _write_ends.discard(fd)
+            os.close(fd)
+
+
+def _after_fork() -> None:
+    for fd in _write_ends:
+        os.close(fd)
+    _write_ends.clear()
+    _no_fork.release()
+
+
+def _acquire() -> None:
+    _no_fork.acquire()
+
+
+os.register_at_fork(before=_acquire, after_in_parent=_no_fork.release, after_in_child=_after_fork)
 
 
 def _find_program(command: Command) -> str:

@@ -130,7 +130,7 @@ typedef struct {
     int64_t ended;   /* monotonic */
     int64_t output_bytes;
     int64_t cpu_ns;  /* user and system time, the waited-for descendants included */
-    int64_t max_rss; /* bytes */
+    int64_t max_rss; /* bytes; 0: not above the host's own, so unknown */
     uint32_t survivor_count;
     int survivors[AS_SURVIVORS];
 } as_outcome;

@@ -16,6 +16,7 @@ struct as_logfile {
     int fd, dir_fd;
     char *name;
     int64_t size, max_bytes;
+    int64_t retry_at; /* the size at which to try a rotation that failed again */
     int backups;
     bool regular, direct, socket; /* direct: a write never blocks for long */
     dev_t device;
@@ -186,41 +187,64 @@ static int shift_backups(const as_logfile *log, size_t size) {
     return 0;
 }
 
-/* The new file takes the name in use, the old one becomes .1. By the exchange (renameat2, Linux 3.15)
-   there is no moment without a file of that name; a file system that lacks it says EINVAL. */
+/* The new file takes the name in use, the old one becomes .1; when that fails, all is as before. By the
+   exchange (renameat2, Linux 3.15) there is no moment without a file of that name; a file system that
+   lacks it says EINVAL. */
 static int swap_names(const as_logfile *log, const char *fresh, const char *first) {
     if (renameat2(log->dir_fd, log->name, log->dir_fd, fresh, RENAME_EXCHANGE) == 0) {
-        return renameat(log->dir_fd, fresh, log->dir_fd, first) < 0 ? -errno : 0;
+        if (renameat(log->dir_fd, fresh, log->dir_fd, first) == 0) {
+            return 0;
+        }
+        int error = errno;
+        (void)renameat2(log->dir_fd, log->name, log->dir_fd, fresh, RENAME_EXCHANGE);
+        return -error;
     }
     /* ENOENT: somebody removed the log. */
-    if ((renameat(log->dir_fd, log->name, log->dir_fd, first) < 0 && errno != ENOENT) ||
-        renameat(log->dir_fd, fresh, log->dir_fd, log->name) < 0) {
+    bool moved = renameat(log->dir_fd, log->name, log->dir_fd, first) == 0;
+    if (!moved && errno != ENOENT) {
         return -errno;
     }
-    return 0;
+    if (renameat(log->dir_fd, fresh, log->dir_fd, log->name) == 0) {
+        return 0;
+    }
+    int error = errno;
+    if (moved) {
+        (void)renameat(log->dir_fd, first, log->dir_fd, log->name);
+    }
+    return -error;
+}
+
+/* A new file under a name that nobody has. Returns its descriptor or -errno. */
+static int make_fresh(const as_logfile *log, char *name, size_t size) {
+    int fd = -1;
+    for (unsigned attempt = 0; fd < 0 && attempt < 100; attempt++) {
+        (void)snprintf(name, size, ".%s.%d.%u", log->name, (int)getpid(), attempt);
+        fd = openat(log->dir_fd, name,
+                    O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY,
+                    0600);
+        if (fd < 0 && errno != EEXIST) {
+            break;
+        }
+    }
+    return fd < 0 ? -errno : fd;
 }
 
 /* Makes an empty file under the name in use and the old one .1. The new one comes first: where none
    can be made, no backup moves. Returns its descriptor or -errno. */
 static int exchange(const as_logfile *log) {
-    size_t size = strlen(log->name) + 16;
+    size_t size = strlen(log->name) + 32;
     char fresh[size], first[size];
-    (void)snprintf(fresh, size, "%s.new", log->name);
     backup_name(log, 1, first, size);
-    if (unlinkat(log->dir_fd, fresh, 0) < 0 && errno != ENOENT) {
-        return -errno;
-    }
-    int fd = openat(log->dir_fd, fresh,
-                    O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY,
-                    0600);
+    int fd = make_fresh(log, fresh, size);
     if (fd < 0) {
-        return -errno;
+        return fd;
     }
     int result = shift_backups(log, size);
     if (result == 0) {
         result = swap_names(log, fresh, first);
     }
     if (result < 0) {
+        (void)unlinkat(log->dir_fd, fresh, 0);
         as_close(&fd);
         return result;
     }
@@ -246,6 +270,7 @@ static int rotate(as_logfile *log) {
     log->device = st.st_dev;
     log->inode = st.st_ino;
     log->size = 0;
+    log->retry_at = 0;
     log->line_size = 0;
     if (moved > 0 && moved <= log->max_line && (off_t)moved < old_st.st_size) {
         (void)write_all(log, log->line, moved, &error);
@@ -259,7 +284,8 @@ static int rotate(as_logfile *log) {
 
 /* How much of p fits before the file has to rotate; *turn: rotate after that. */
 static size_t before_rotation(const as_logfile *log, const char *p, size_t n, bool *turn) {
-    int64_t left = log->max_bytes - log->size;
+    int64_t limit = log->max_bytes > log->retry_at ? log->max_bytes : log->retry_at;
+    int64_t left = limit - log->size;
     size_t room = left > 0 ? (size_t)left : 0;
     *turn = n > room;
     if (!*turn) {
@@ -292,8 +318,9 @@ size_t as_logfile_write(as_logfile *log, const char *p, size_t n, int *error) {
         if (turn) {
             int failed = rotate(log);
             if (failed) {
-                /* Better a file that is too large than a lost line. */
+                /* Better a file that is too large than a lost line; the next try comes later. */
                 *error = -failed;
+                log->retry_at = log->size + (int64_t)(n - done) + log->max_bytes;
                 (void)write_all(log, p + done, n - done, error);
                 done = n;
             }

@@ -597,7 +597,11 @@ static void reap(as_run *run) {
         out->exit_code = info.si_code == CLD_EXITED ? info.si_status : -info.si_status;
         out->cpu_ns = (int64_t)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * AS_SECOND +
                       (int64_t)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) * 1000;
-        out->max_rss = (int64_t)usage.ru_maxrss * 1024;
+        /* vfork: the peak counts from the host's own memory on, until the exec; see execve in
+           fs/exec.c, setmax_mm_hiwater_rss. Only what is above it is the script's. */
+        struct rusage host;
+        bool above = getrusage(RUSAGE_SELF, &host) == 0 && usage.ru_maxrss > host.ru_maxrss;
+        out->max_rss = above ? (int64_t)usage.ru_maxrss * 1024 : 0;
     } else if (as_pidfd_exit_status(run->pidfd, &status)) {
         out->exit_known = 1;
         out->exit_code = WIFSIGNALED(status) ? -WTERMSIG(status) : WEXITSTATUS(status);
@@ -631,11 +635,11 @@ int as_run_supervise(as_run *run, const as_job *job, as_outcome *outcome) {
     while (step(run, as_monotonic()), run->phase != ENDED) {
         nfds_t count = collect(run, fds);
         int result = wait_until(fds, count, next_deadline(run));
-        if (result == -EINTR || fds[SIGNAL].revents) {
-            return AS_INTERRUPTED;
-        }
         if (result == 0) {
             handle(run, fds, count, as_monotonic());
+        }
+        if (result == -EINTR || fds[SIGNAL].revents) {
+            return AS_INTERRUPTED;
         }
     }
     finish_counting(run);
