@@ -60,10 +60,15 @@ class Spawner:
 
         Raises ``OSError``; then nothing was started and nothing is open.
         """
+        env = self._code(command.env, base)
         with _no_fork:
-            out_read, out_write, err_read, err_write = make_pipes()
-            _write_ends.update((out_write, err_write))
-        setting = _Setting(cwd, self._code(command.env, base), out_write, err_write)
+            return self._spawn(command, cwd, env, cgroup)
+
+    def _spawn(
+        self, command: Command, cwd: str, env: Mapping[bytes, bytes], cgroup: Path | None
+    ) -> Child:
+        out_read, out_write, err_read, err_write = make_pipes()
+        setting = _Setting(cwd, env, out_write, err_write)
         try:
             try:
                 # Popen resets SIGPIPE and SIGXFSZ. With preexec_fn it could reset the rest, but
@@ -74,7 +79,8 @@ class Spawner:
                 else:
                     popen = self._start(command.argv, setting)
             finally:
-                _close_ends(out_write, err_write)
+                os.close(out_write)
+                os.close(err_write)
         except BaseException:
             os.close(out_read)
             os.close(err_read)
@@ -100,15 +106,13 @@ class Spawner:
     ) -> subprocess.Popen[bytes]:
         program = _find_program(command)
         procs = str(cgroup / "cgroup.procs") if cgroup else ""
-        with _no_fork:
-            status_read, status_write = os.pipe2(os.O_CLOEXEC)
-            _write_ends.add(status_write)
+        status_read, status_write = os.pipe2(os.O_CLOEXEC)
         with open(status_read, "rb") as status:
             try:
                 argv = (_HELPER, str(status_write), procs, program, *command.argv)
                 popen = self._start(argv, setting, (status_write,))
             finally:
-                _close_ends(status_write)
+                os.close(status_write)
             report = status.read().split()  # its end comes with the exec, or a failure before it
         if report:
             popen.wait()
@@ -133,30 +137,12 @@ class Spawner:
         return {_encode(name): _encode(value) for name, value in env.items()}
 
 
-# A child that the host forks while a script is started must not hold the script's pipes open.
+# A child that the host forks while a script is started would hold the script's pipes open, and that
+# by which Popen learns of the exec: it would wait until that child ends.
 _no_fork = threading.RLock()
-_write_ends: Final[set[int]] = set()
-
-
-def _close_ends(*ends: int) -> None:
-    with _no_fork:
-        for fd in ends:
-            _write_ends.discard(fd)
-            os.close(fd)
-
-
-def _after_fork() -> None:
-    for fd in _write_ends:
-        os.close(fd)
-    _write_ends.clear()
-    _no_fork.release()
-
-
-def _acquire() -> None:
-    _no_fork.acquire()
-
-
-os.register_at_fork(before=_acquire, after_in_parent=_no_fork.release, after_in_child=_after_fork)
+os.register_at_fork(
+    before=_no_fork.acquire, after_in_parent=_no_fork.release, after_in_child=_no_fork.release
+)
 
 
 def _find_program(command: Command) -> str:
