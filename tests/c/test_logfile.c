@@ -298,7 +298,7 @@ static void rotation_fails(void) {
     for (int i = 0; i < 4; i++) {
         int error = 0;
         CHECK_EQUAL(as_logfile_write(p.log, "44\n", 3, &error), 3);
-        CHECK_EQUAL(error, EMFILE);
+        CHECK_EQUAL(error, i % 2 == 0 ? EMFILE : 0); /* tried again max_bytes later */
     }
     CHECK_EQUAL(setrlimit(RLIMIT_NOFILE, &old), 0);
     write_text(p.log, "555\n");
