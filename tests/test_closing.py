@@ -152,7 +152,9 @@ def test_what_is_left_after_close(make_runner: MakeRunner, tmp_path: Path) -> No
     runner = make_runner(*["echo hello"] * 5, on_complete=lambda result: None)
     runner.execute()
     runner.close()
-    assert {name for key, name in threads().items() if key not in before} == set()
+    assert not [one for one in threading.enumerate() if one.name.startswith("agentscripts-")]
+    # A thread that was joined may have its last instructions before it.
+    eventually(lambda: threads().keys() <= before.keys(), "the system's threads are gone")
 
 
 def test_threads_stuck_in_user_code_are_named(
