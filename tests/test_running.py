@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from conftest import MakeRunner, RunScript
-from support import Background, Lines, eventually, is_alive, run_host
+from support import Background, Lines, eventually, is_alive
 
 from agentscripts import (
     ExecuteError,
@@ -51,20 +51,6 @@ def test_what_a_result_says(run: RunScript, tmp_path: Path) -> None:
     assert (result.log_error, result.survivors, result.cause) == (None, (), None)
     assert 0 <= (result.cpu_seconds or 0) < 10
     assert result.max_rss is None or result.max_rss > 0
-
-
-@pytest.mark.slow
-@pytest.mark.memory
-def test_memory_of_a_script(tmp_path: Path) -> None:
-    """R7: the memory that a script needs is known where it is more than the agent's own."""
-    program = """
-runner = make("perl -e '$x = chr(120) x 300_000_000'")
-(result,) = runner.execute()
-say(result.max_rss)
-runner.close()
-"""
-    (said,) = run_host(tmp_path, program)
-    assert 300_000_000 < int(said) < 900_000_000
 
 
 FAILURES = {
