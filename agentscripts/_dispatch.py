@@ -11,7 +11,7 @@ from typing import Final
 
 from agentscripts._context import Context
 from agentscripts._execution import Execution
-from agentscripts._launch import CallLimits
+from agentscripts._launch import CANCELLED, CallLimits
 from agentscripts._model import RunStatus
 
 __all__ = ["Dispatch", "Slots"]
@@ -32,21 +32,21 @@ class Slots:
     def is_free(self, who: Dispatch) -> bool:
         """Whether there is a slot; if not, ``who`` is woken when there is one."""
         with self._lock:
-            if self._free == 0:
-                self._waiting.add(who)
-                return False
-            return True
+            return self._has_room(who)
 
     def take(self, who: Dispatch) -> bool:
         """Take a slot, or have ``who`` woken when there is one."""
         with self._lock:
-            if self._free is None:
-                return True
-            if self._free == 0:
-                self._waiting.add(who)
-                return False
-            self._free -= 1
-            return True
+            room = self._has_room(who)
+            if room and self._free is not None:
+                self._free -= 1
+            return room
+
+    def _has_room(self, who: Dispatch) -> bool:
+        if self._free == 0:
+            self._waiting.add(who)
+            return False
+        return True
 
     def give(self) -> None:
         """Give a slot back."""
@@ -96,7 +96,7 @@ class Dispatch:
             if execution not in self._pending:
                 return
             self._pending.remove(execution)
-        execution.set_unstarted(RunStatus.CANCELLED, "cancelled before it was started")
+        execution.set_unstarted(*CANCELLED)
         self._end(execution)
 
     def wake(self) -> None:

@@ -13,7 +13,7 @@ from typing import Final
 
 from agentscripts import _native
 from agentscripts._context import Context
-from agentscripts._launch import EXHAUSTED, CallLimits, Launch, Started
+from agentscripts._launch import CANCELLED, EXHAUSTED, CallLimits, Launch, Started
 from agentscripts._model import Run, RunState, RunStatus, Script, Stage
 from agentscripts._native import Delivered, Outcome, Supervised
 from agentscripts._outcome import exit_text, status_and_reason
@@ -27,7 +27,6 @@ _STATES: Final = {
     _native.STOPPING: RunState.STOPPING,
     _native.DELIVERING: RunState.DELIVERING,
 }
-_CANCELLED: Final = (RunStatus.CANCELLED, "cancelled before it was started")
 _LOOK_AGAIN: Final = 0.1  # seconds: a cancel or a deadline ends a start that waits, too
 _UNSUPERVISED: Final = 5.0  # seconds that a child may wait for the descriptor to watch it by
 
@@ -119,7 +118,7 @@ class Execution:
         ended, signals = self._context.ended, self._limits.signals
         count = ended.start()
         while True:
-            over = _CANCELLED if self.cancelled else self._limits.over()
+            over = CANCELLED if self.cancelled else self._limits.over()
             if over is not None:
                 self.set_unstarted(*over)
                 return None

@@ -22,10 +22,13 @@ from agentscripts._signals import DeferredSignals
 from agentscripts._spawn import Child
 from agentscripts._writers import WRITERS
 
-__all__ = ["EXHAUSTED", "CallLimits", "Launch", "Started"]
+__all__ = ["CANCELLED", "EXHAUSTED", "CallLimits", "Launch", "Started"]
 
 # Descriptors, processes or memory may be there again when another run has ended.
 EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM})
+
+CANCELLED: Final = (RunStatus.CANCELLED, "cancelled before it was started")
+"""What becomes of a run that is cancelled while it waits."""
 
 
 class CallLimits:
@@ -59,7 +62,7 @@ class CallLimits:
     def over(self) -> tuple[RunStatus, str] | None:
         """Return what becomes of a run that has not begun by now, and why; ``None``: it may."""
         if self.cancel is not None and self.cancel.cancelled:
-            return RunStatus.CANCELLED, "cancelled before it was started"
+            return CANCELLED
         if self.left() == 0:
             return RunStatus.TIMED_OUT, f"not started within the {self.timeout} s of the call"
         return None
