@@ -155,9 +155,8 @@ class Execution:
             metrics.stopped(self.stage)
         started.set_ended(outcome)
         status, reason = self._explain(started, outcome)
-        core.finish()
         ended.close()
-        delivered = core.wait(between)
+        delivered = core.finish(between)
         self._conclude(started, outcome, delivered, status, reason)
         return outcome.kept_permit
 

@@ -99,9 +99,10 @@ class OSFilesystem:
             return LogTarget(fd, None, text, truncate=False)
         # The file is opened relative to the directory that a rotation uses, so both are the same
         # even if someone moves the path's directories meanwhile.
-        dir_fd = os.open(path.parent, _DIRECTORY_FLAGS)
+        directory, name = os.path.split(text)
+        dir_fd = os.open(directory or os.curdir, _DIRECTORY_FLAGS)
         try:
-            target = _open_in(dir_fd, path)
+            target = _open_in(dir_fd, name, text)
         except BaseException:
             os.close(dir_fd)
             raise
@@ -141,24 +142,24 @@ def _reopen_stream(number: int, text: str) -> int:
         ) from None
 
 
-def _open_in(dir_fd: int, path: Path) -> LogTarget:
-    if not path.name:
+def _open_in(dir_fd: int, name: str, path: str) -> LogTarget:
+    if not name:
         _refuse(stat.S_IFDIR, path)
     # Where /dev/null is missing, root would make a regular file of that name.
-    create = 0 if str(path) == _NULL else os.O_CREAT
+    create = 0 if path == _NULL else os.O_CREAT
     try:
-        fd = os.open(path.name, _OPEN_FLAGS | create, _LOG_MODE, dir_fd=dir_fd)
+        fd = os.open(name, _OPEN_FLAGS | create, _LOG_MODE, dir_fd=dir_fd)
     except OSError as error:
-        _explain(error, dir_fd, path)
+        _explain(error, dir_fd, name, path)
     try:
         null = _check(os.fstat(fd), path)
     except BaseException:
         os.close(fd)
         raise
-    return LogTarget(fd, None if null else dir_fd, path.name, truncate=not null)
+    return LogTarget(fd, None if null else dir_fd, name, truncate=not null)
 
 
-def _check(status: os.stat_result, path: Path) -> bool:
+def _check(status: os.stat_result, path: str) -> bool:
     """Refuse what is no place for a log; return whether it is ``/dev/null``."""
     if stat.S_ISCHR(status.st_mode) and status.st_rdev == _NULL_DEVICE:
         return True
@@ -167,21 +168,21 @@ def _check(status: os.stat_result, path: Path) -> bool:
     if status.st_nlink != 1:
         # With a second name, another user could point the log at a file of this one's.
         problem = f"has {status.st_nlink} hard links, {_ADVICE}"
-        raise OSError(errno.EMLINK, problem, str(path))
+        raise OSError(errno.EMLINK, problem, path)
     return False
 
 
-def _explain(error: OSError, dir_fd: int, path: Path) -> NoReturn:
+def _explain(error: OSError, dir_fd: int, name: str, path: str) -> NoReturn:
     """Raise what an open that failed has met: a link, or a FIFO without a reader (ENXIO)."""
     try:
-        status = os.stat(path.name, dir_fd=dir_fd, follow_symlinks=False)
+        status = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
     except OSError:
         pass
     else:
         _check(status, path)
-    raise OSError(error.errno, os.strerror(error.errno or 0), str(path)) from None
+    raise OSError(error.errno, os.strerror(error.errno or 0), path) from None
 
 
-def _refuse(kind: int, path: Path) -> NoReturn:
+def _refuse(kind: int, path: str) -> NoReturn:
     number, what = _REFUSED[kind]
-    raise OSError(number, f"{what}, {_ADVICE}", str(path)) from None
+    raise OSError(number, f"{what}, {_ADVICE}", path) from None

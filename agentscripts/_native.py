@@ -184,8 +184,8 @@ class Delivered(NamedTuple):
 class Supervised:
     """One run in the core.
 
-    ``supervise``, ``note``, ``finish`` and ``wait`` belong to one thread; the other methods may be
-    called from any.
+    ``supervise``, ``note`` and ``finish`` belong to one thread; the other methods may be called
+    from any.
     """
 
     def __init__(
@@ -269,14 +269,13 @@ class Supervised:
         data = text.encode("utf-8", "replace") + b"\n"
         lib.as_run_note(self._run, log.pointer, data, len(data))
 
-    def finish(self) -> None:
-        """Close the pipes and let the last lines go."""
-        lib.as_run_finish(self._run)
+    def finish(self, between: Callable[[], None]) -> Delivered:
+        """Close the pipes; block until all lines are delivered, or the logger is given up.
 
-    def wait(self, between: Callable[[], None]) -> Delivered:
-        """Block until all lines are delivered, or the logger is given up; see ``supervise``."""
+        between: called when a signal came.
+        """
         out = ffi.new(_DELIVERY)
-        while lib.as_run_wait(self._run, out) == lib.AS_INTERRUPTED:
+        while lib.as_run_finish(self._run, out) == lib.AS_INTERRUPTED:
             between()
         return Delivered(out.lines, out.dropped, bool(out.gave_up))
 

@@ -22,9 +22,12 @@ class Writers:
 
     def forget(self) -> None:
         """Begin anew: a forked child has none of its parent's writers, and no lock of theirs."""
-        self._lock = threading.Lock()  # guards both dicts; a rotation does not take it
+        self._lock = threading.Lock()  # guards all below; a rotation does not take it
         self._users: dict[LogFile, int] = {}
+        # As it was when the file was opened: a rotation changes it.
+        self._identities: dict[LogFile, tuple[int, int]] = {}
         self._by_identity: dict[tuple[int, int], LogFile] = {}
+        self._rotating: set[LogFile] = set()
 
     def open(
         self,
@@ -45,7 +48,7 @@ class Writers:
             assert target is not None
             if max_bytes is None and target.dir_fd is not None:
                 os.close(target.dir_fd)  # only a rotation needs it: one descriptor less per run
-                target = target._replace(dir_fd=None)
+                target = LogTarget(target.fd, None, target.name, target.truncate)
             try:
                 status = os.fstat(target.fd)
                 with self._lock:
@@ -69,11 +72,10 @@ class Writers:
             if self._users[log]:
                 return
             del self._users[log]
-            identity = log.identity()
-            if self._by_identity.get(identity) is log:
+            self._rotating.discard(log)
+            identity = self._identities.pop(log)
+            if self._by_identity.get(identity) is log:  # else a rotation has made the number free
                 del self._by_identity[identity]
-            else:  # rotated since it was last looked for
-                self._by_identity = {log.identity(): log for log in self._users}
         log.close()
 
     def _add(
@@ -93,16 +95,17 @@ class Writers:
             log.close()
             raise
         self._users[log] = 1
-        self._by_identity[status.st_dev, status.st_ino] = log
+        self._identities[log] = identity = (status.st_dev, status.st_ino)
+        self._by_identity[identity] = log
+        if target.dir_fd is not None:
+            self._rotating.add(log)
         return log
 
     def _find(self, identity: tuple[int, int]) -> LogFile | None:
         log = self._by_identity.get(identity)
-        if log is None or log.identity() != identity:
-            # Rotations have changed the identities.
-            self._by_identity = {log.identity(): log for log in self._users}
-            log = self._by_identity.get(identity)
-        return log
+        if log is not None and (log not in self._rotating or log.identity() == identity):
+            return log
+        return next((one for one in self._rotating if one.identity() == identity), None)
 
 
 def _open_target(filesystem: Filesystem, path: Path) -> LogTarget:

@@ -150,10 +150,9 @@ void as_run_free(as_run *run);
 int as_run_supervise(as_run *run, const as_job *job, as_outcome *outcome);
 /* A line of the library's own for the log file and the logger, after supervise. 0 or -errno. */
 int as_run_note(as_run *run, as_logfile *log, const char *text, size_t size);
-/* Closes the pipes and lets the last lines go to the logger. */
-void as_run_finish(as_run *run);
-/* Blocks until all lines are delivered and flushed, or the logger is given up. 0, AS_INTERRUPTED. */
-int as_run_wait(as_run *run, as_delivery *delivery);
+/* Closes the pipes; blocks until all lines are delivered and flushed, or the logger is given up.
+   0, AS_INTERRUPTED. */
+int as_run_finish(as_run *run, as_delivery *delivery);
 /* Any thread, any time between new and free; takes no lock. */
 void as_run_cancel(as_run *run, int how);
 /* Any thread. Returns the state; copies at most size bytes of the last line, *length says how many. */

@@ -88,7 +88,7 @@ void as_logfile_free(as_logfile *log) {
 int as_logfile_truncate(as_logfile *log) {
     pthread_mutex_lock(&log->lock);
     int result = 0;
-    if (log->regular) {
+    if (log->regular && log->size > 0) {
         result = ftruncate(log->fd, 0) < 0 ? -errno : 0;
         if (result == 0) {
             log->size = 0;

@@ -77,6 +77,7 @@ struct as_run {
     bool log_stuck;
     int64_t counted_lines; /* where no logger is */
     bool in_line[2];
+    bool finished;
     as_outcome outcome;
 };
 
@@ -669,15 +670,15 @@ int as_run_note(as_run *run, as_logfile *log, const char *text, size_t size) {
     return -error;
 }
 
-void as_run_finish(as_run *run) {
-    close_descriptors(run);
-    if (run->has_logger) {
-        as_queue_finish(&run->queue);
-    }
-}
-
-int as_run_wait(as_run *run, as_delivery *delivery) {
+int as_run_finish(as_run *run, as_delivery *delivery) {
     *delivery = (as_delivery){.lines = run->counted_lines};
+    if (!run->finished) {
+        run->finished = true;
+        close_descriptors(run);
+        if (run->has_logger) {
+            as_queue_finish(&run->queue);
+        }
+    }
     while (run->has_logger) {
         int64_t deadline;
         struct pollfd fds[] = {want(run->wake, POLLIN), want(run->job.signal_fd, POLLIN)};

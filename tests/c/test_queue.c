@@ -663,9 +663,8 @@ static void *produce_lane(void *lane_pointer) {
             wait_for_room(queue);
         }
     }
-    as_run_finish(l->run);
     as_delivery counts;
-    CHECK_EQUAL(as_run_wait(l->run, &counts), 0);
+    CHECK_EQUAL(as_run_finish(l->run, &counts), 0);
     CHECK_EQUAL(counts.gave_up, 0);
     CHECK_EQUAL(counts.dropped, 0);
     CHECK_EQUAL(counts.lines, l->delivered);
@@ -770,7 +769,7 @@ static void abandon_at_any_point(void) {
             memcpy(place, text, sizeof text - 1);
             as_queue_commit(as_run_queue(run), 0, sizeof text - 1);
         }
-        as_run_finish(run);
+        as_queue_finish(as_run_queue(run));
         as_queue_abandon(as_run_queue(run));
         as_delivery counts;
         as_queue_counts(as_run_queue(run), &counts);

@@ -79,11 +79,10 @@ static void supervise(show *s) {
 }
 
 static void finish(show *s) {
-    as_run_finish(s->run);
     if (s->pool) {
         CHECK_EQUAL(pthread_create(&s->logger, NULL, serve, s), 0);
     }
-    while (as_run_wait(s->run, &s->delivery) == AS_INTERRUPTED) {
+    while (as_run_finish(s->run, &s->delivery) == AS_INTERRUPTED) {
     }
     if (s->pool) {
         as_pool_close(s->pool);
@@ -570,8 +569,7 @@ static void stuck_logger(void) {
     s.job.deadline = as_monotonic() + 300 * AS_MILLISECOND;
     supervise(&s);
     CHECK_EQUAL(as_pool_next(s.pool, &held), 0);
-    as_run_finish(s.run);
-    CHECK_EQUAL(as_run_wait(s.run, &s.delivery), 0);
+    CHECK_EQUAL(as_run_finish(s.run, &s.delivery), 0);
     CHECK_EQUAL(s.outcome.status, AS_TIMED_OUT);
     CHECK_EQUAL(s.delivery.gave_up, 1);
     CHECK(s.delivery.dropped > 0 && s.delivery.lines > s.delivery.dropped);
