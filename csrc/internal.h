@@ -140,7 +140,44 @@ void as_queue_finish(as_queue *queue);
 int as_queue_delivered(as_queue *queue, int64_t *deadline);
 void as_queue_abandon(as_queue *queue);
 
-/* ---- tree.c: a run's processes ---- */
+/* ---- census.c: which processes there are ---- */
+
+typedef struct {
+    char *bytes;
+    size_t room;
+} as_text;
+
+typedef struct {
+    uint64_t started; /* clock ticks after boot */
+    size_t ids;       /* where its run ids are in the listing's; 0: none */
+    int pid, parent, group, session;
+    bool dead;
+    bool member; /* for who has the listing */
+} as_process;
+
+typedef struct {
+    as_process *list; /* by pid */
+    size_t count;
+    const char *ids;
+    bool complete; /* no process can have slipped through */
+} as_listing;
+
+/* Takes the census's lock, also when it fails, until as_census_end. The listing began after the call
+   did, and has the run ids of processes that started at `since` or later. 0 or -errno. */
+int as_census_begin(as_census *census, uint64_t since, as_listing *out);
+void as_census_end(as_census *census);
+as_process *as_process_find(as_process *list, size_t count, int pid);
+/* How a process is now, but for its run ids. Needs no lock, as little as as_process_ids. False: there is
+   none, or as_out_of_resources. */
+bool as_process_read(const as_census *census, int pid, as_process *out);
+/* The run ids in a process's environment; NULL: none, or it is gone, or not ours to read. */
+const char *as_process_ids(const as_census *census, int pid, as_text *buffer);
+/* Of a file that could not be read: the process may be there all the same. */
+bool as_out_of_resources(void);
+/* Makes room in an array for what is needed, and twice that. False: no memory, nothing changed. */
+bool as_grow(void *array, size_t *room, size_t needed, size_t size);
+
+/* ---- tree.c: which of them are a run's ---- */
 
 #define AS_TREE_FDS 64
 

@@ -24,291 +24,10 @@
 #define PIDFD_SIGNAL_PROCESS_GROUP (1U << 2) /* Linux 6.9 */
 #endif
 
-typedef struct {
-    uint64_t started; /* clock ticks after boot */
-    size_t ids;       /* where its run ids are in the census's text; 0: none */
-    int pid, parent, group, session;
-    bool dead;
-    bool member;
-} process;
-
-struct as_census {
-    pthread_mutex_t lock; /* guards all below but waiting_since */
-    int proc_fd;
-    process *list;
-    size_t count, room;
-    char *text; /* run ids, NUL after each process's */
-    size_t text_size, text_room;
-    char *environ;
-    size_t environ_room;
-    int64_t scanned_at;             /* monotonic, when the last scan began */
-    uint64_t since;                 /* the start of the oldest process whose environment it read */
-    bool complete;                  /* no process can have slipped through the last scan */
-    _Atomic uint64_t waiting_since; /* the least that those who wait want */
-};
-
-static const char run_id_name[] = "AGENTSCRIPTS_RUN_ID=";
-
-as_census *as_census_new(void) {
-    as_census *census = calloc(1, sizeof *census);
-    if (!census) {
-        return NULL;
-    }
-    census->environ_room = 65536;
-    census->environ = malloc(census->environ_room);
-    census->proc_fd = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    census->waiting_since = UINT64_MAX;
-    census->scanned_at = -1;
-    if (!census->environ || census->proc_fd < 0 || pthread_mutex_init(&census->lock, NULL) != 0) {
-        int error = census->environ ? errno : ENOMEM;
-        as_close(&census->proc_fd);
-        free(census->environ);
-        free(census);
-        errno = error;
-        return NULL;
-    }
-    return census;
-}
-
-void as_census_free(as_census *census) {
-    if (census) {
-        as_close(&census->proc_fd);
-        (void)pthread_mutex_destroy(&census->lock);
-        free(census->list);
-        free(census->text);
-        free(census->environ);
-        free(census);
-    }
-}
-
 int as_pidfd_open(int pid) { return (int)syscall(SYS_pidfd_open, pid, 0); }
 
 static int pidfd_signal(int pidfd, int signal, unsigned flags) {
     return (int)syscall(SYS_pidfd_send_signal, pidfd, signal, NULL, flags);
-}
-
-static int open_proc(const as_census *census, int pid, const char *name) {
-    char path[32];
-    (void)snprintf(path, sizeof path, "%d/%s", pid, name);
-    return openat(census->proc_fd, path, O_RDONLY | O_CLOEXEC);
-}
-
-/* Of a file that could not be read: the process may be there all the same. */
-static bool out_of_resources(void) { return errno == EMFILE || errno == ENFILE || errno == ENOMEM; }
-
-/* /proc/<pid>/stat, see proc_pid_stat(5); false: no such process, or out_of_resources. */
-static bool read_stat(const as_census *census, int pid, process *out) {
-    enum { STATE = 3, PARENT, GROUP, SESSION, THREADS = 20, START = 22 };
-    char text[1024]; /* one read gives it all */
-    errno = 0;
-    int fd = open_proc(census, pid, "stat");
-    ssize_t size = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
-    as_close(&fd);
-    if (size <= 0) {
-        return false;
-    }
-    text[size] = 0;
-    const char *p = strrchr(text, ')'); /* the name before it may hold anything */
-    if (!p || p[1] != ' ') {
-        return false;
-    }
-    p += 2;
-    char state = *p;
-    uint64_t field[START + 1] = {0};
-    for (int i = STATE; i <= START; i++) {
-        field[i] = strtoull(p, NULL, 10); /* the state and negative numbers are of no interest */
-        p = strchr(p, ' ');
-        if (!p) {
-            return false;
-        }
-        p++;
-    }
-    *out = (process){.pid = pid,
-                     .started = field[START],
-                     .parent = (int)field[PARENT],
-                     .group = (int)field[GROUP],
-                     .session = (int)field[SESSION],
-                     /* A main thread may end before the others: a zombie with threads lives. */
-                     .dead = (state == 'Z' || state == 'X') && field[THREADS] <= 1};
-    return true;
-}
-
-static bool grow(void *array, size_t *room, size_t needed, size_t size) {
-    if (needed <= *room) {
-        return true;
-    }
-    void **pointer = array;
-    void *larger = realloc(*pointer, needed * 2 * size);
-    if (!larger) {
-        return false;
-    }
-    *pointer = larger;
-    *room = needed * 2;
-    return true;
-}
-
-/* The run ids in its environment; NULL: none, or it is gone, or not ours to read. Valid until the
-   next call, under the census's lock. */
-static const char *read_run_ids(as_census *census, int pid) {
-    errno = 0;
-    int fd = open_proc(census, pid, "environ");
-    size_t size = 0;
-    ssize_t got = fd < 0 ? 0 : 1;
-    while (got > 0 && grow(&census->environ, &census->environ_room, size + 4096, 1)) {
-        got = read(fd, census->environ + size, census->environ_room - 1 - size);
-        size += got > 0 ? (size_t)got : 0;
-    }
-    as_close(&fd);
-    census->environ[size] = 0;
-    const char *p = census->environ, *end = p + size;
-    const size_t name = sizeof run_id_name - 1;
-    while ((p = memmem(p, (size_t)(end - p), run_id_name, name)) != NULL) {
-        if (p == census->environ || p[-1] == 0) {
-            return p + name;
-        }
-        p += name;
-    }
-    return NULL;
-}
-
-static int keep_run_ids(as_census *census, process *found) {
-    const char *ids = read_run_ids(census, found->pid);
-    if (!ids) {
-        return out_of_resources() ? -errno : 0;
-    }
-    size_t size = strlen(ids) + 1;
-    if (!grow(&census->text, &census->text_room, census->text_size + size, 1)) {
-        return -ENOMEM;
-    }
-    memcpy(census->text + census->text_size, ids, size);
-    found->ids = census->text_size;
-    census->text_size += size;
-    return 0;
-}
-
-static int add_process(as_census *census, int pid, uint64_t since) {
-    process found;
-    /* Kernel threads have no session, and a script's processes always have one that we can see. A
-       system call for each spares their files, most of the scan on many machines. */
-    if (getsid(pid) <= 0) {
-        return 0;
-    }
-    if (!read_stat(census, pid, &found)) {
-        return out_of_resources() ? -errno : 0;
-    }
-    int result = found.dead || found.started < since ? 0 : keep_run_ids(census, &found);
-    if (!grow(&census->list, &census->room, census->count + 1, sizeof found)) {
-        return -ENOMEM;
-    }
-    census->list[census->count++] = found;
-    return result;
-}
-
-struct directory_entry {
-    uint64_t inode;
-    int64_t offset;
-    unsigned short size;
-    unsigned char type;
-    char name[];
-};
-
-static int by_pid(const void *a, const void *b) {
-    return ((const process *)a)->pid - ((const process *)b)->pid;
-}
-
-/* The number given last in this pid namespace (last field of /proc/loadavg); 0: unknown. */
-static int newest_pid(as_census *census) {
-    char text[128];
-    int fd = openat(census->proc_fd, "loadavg", O_RDONLY | O_CLOEXEC);
-    ssize_t size = fd < 0 ? 0 : read(fd, text, sizeof text - 1);
-    as_close(&fd);
-    text[size > 0 ? size : 0] = 0;
-    const char *last = strrchr(text, ' ');
-    return last ? atoi(last + 1) : 0;
-}
-
-static process *find(const as_census *census, int pid);
-
-/* A process that forks and ends while /proc is listed goes unseen, and its child has a number that
-   the listing has passed: so the numbers given meanwhile are looked at until there is none. */
-static int scan_newer(as_census *census, uint64_t since, int from) {
-    for (int round = 0; round < 64; round++) {
-        int to = newest_pid(census);
-        if (to == from) {
-            return 0;
-        }
-        if (from <= 0 || to < from || to - from > 4096) {
-            return 1; /* wrapped */
-        }
-        for (int pid = from + 1; pid <= to; pid++) {
-            int fd = find(census, pid) ? -1 : as_pidfd_open(pid); /* fails for a thread */
-            if (fd < 0) {
-                continue;
-            }
-            as_close(&fd);
-            int result = add_process(census, pid, since);
-            if (result < 0) {
-                return result;
-            }
-            qsort(census->list, census->count, sizeof *census->list, by_pid);
-        }
-        from = to;
-    }
-    return 1;
-}
-
-/* Reads all processes. Environments: of those that started at `since` or later. */
-static int scan(as_census *census, uint64_t since) {
-    _Alignas(struct directory_entry) char buffer[16384];
-    int self = getpid();
-    census->scanned_at = as_monotonic();
-    census->since = since;
-    census->count = 0;
-    census->text_size = 1; /* index 0 says "none" */
-    if (!grow(&census->text, &census->text_room, 1, 1)) {
-        return -ENOMEM;
-    }
-    if (lseek(census->proc_fd, 0, SEEK_SET) < 0) {
-        return -errno;
-    }
-    int newest = newest_pid(census);
-    for (;;) {
-        long size = syscall(SYS_getdents64, census->proc_fd, buffer, sizeof buffer);
-        if (size <= 0) {
-            int result = size < 0 ? -errno : scan_newer(census, since, newest);
-            census->complete = result == 0;
-            return result < 0 ? result : 0;
-        }
-        for (long at = 0; at < size;) {
-            const struct directory_entry *entry = (const void *)(buffer + at);
-            at += entry->size;
-            int pid = atoi(entry->name);
-            /* The host itself is never one of a script's processes. */
-            int result = pid > 0 && pid != self ? add_process(census, pid, since) : 0;
-            if (result < 0) {
-                return result;
-            }
-        }
-    }
-}
-
-/* One scan serves all who asked before it began. */
-static int refresh(as_census *census, uint64_t since) {
-    int64_t asked_at = as_monotonic();
-    uint64_t waiting = atomic_load(&census->waiting_since);
-    while (since < waiting &&
-           !atomic_compare_exchange_weak(&census->waiting_since, &waiting, since)) {
-    }
-    pthread_mutex_lock(&census->lock);
-    if (census->scanned_at >= asked_at && census->since <= since) {
-        return 0;
-    }
-    waiting = atomic_exchange(&census->waiting_since, UINT64_MAX);
-    int result = scan(census, waiting < since ? waiting : since);
-    if (result < 0) {
-        census->scanned_at = -1;
-    }
-    return result;
 }
 
 static bool has_run_id(const char *ids, const char *run_id) {
@@ -322,71 +41,78 @@ static bool has_run_id(const char *ids, const char *run_id) {
     return false;
 }
 
-static bool belongs(const as_tree *tree, const process *p, const char *ids) {
+static bool belongs(const as_tree *tree, const as_process *p, const char *ids) {
     return (tree->leader_ours && (p->group == tree->leader || p->session == tree->leader)) ||
            (ids && has_run_id(ids, tree->run_id));
 }
 
-static process *find(const as_census *census, int pid) {
-    size_t low = 0, high = census->count;
-    while (low < high) { /* /proc lists processes in order */
-        size_t middle = low + (high - low) / 2;
-        if (census->list[middle].pid < pid) {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
-    }
-    return low < census->count && census->list[low].pid == pid ? &census->list[low] : NULL;
-}
-
-/* Calls for each process of the run's cgroup, or only looks for one: pid > 0. */
-static bool walk_cgroup(as_census *census, const as_tree *tree, int pid, size_t *unknown) {
-    char *line = NULL;
-    size_t room = 0;
-    bool found = false;
+/* Reads which processes are in the run's cgroup; NULL: it has none. */
+static FILE *open_cgroup(const as_tree *tree) {
     int fd = tree->cgroup_fd < 0 ? -1
                                  : openat(tree->cgroup_fd, "cgroup.procs", O_RDONLY | O_CLOEXEC);
     FILE *file = fd < 0 ? NULL : fdopen(fd, "r");
     if (!file) {
         as_close(&fd);
-        return false;
     }
-    while (!found && getline(&line, &room, file) > 0) {
-        int listed = atoi(line);
-        process *p = find(census, listed);
-        if (pid == 0 && p && !p->dead) {
+    return file;
+}
+
+static int next_pid(FILE *file) {
+    char line[32];
+    return fgets(line, sizeof line, file) ? atoi(line) : 0;
+}
+
+/* Marks those of the run's cgroup; returns how many of them the listing lacks. */
+static size_t mark_cgroup(const as_listing *all, const as_tree *tree) {
+    FILE *file = open_cgroup(tree);
+    size_t unknown = 0;
+    for (int pid; file && (pid = next_pid(file)) > 0;) {
+        as_process *p = as_process_find(all->list, all->count, pid);
+        if (!p) {
+            unknown++;
+        } else if (!p->dead) {
             p->member = true;
-        } else if (pid == 0 && !p && listed > 0) {
-            ++*unknown;
         }
-        found = pid > 0 && listed == pid;
     }
-    free(line);
-    (void)fclose(file);
+    if (file) {
+        (void)fclose(file);
+    }
+    return unknown;
+}
+
+static bool is_in_cgroup(const as_tree *tree, int pid) {
+    FILE *file = open_cgroup(tree);
+    bool found = false;
+    for (int listed; !found && file && (listed = next_pid(file)) > 0;) {
+        found = listed == pid;
+    }
+    if (file) {
+        (void)fclose(file);
+    }
     return found;
 }
 
-static bool is_child_of_member(const as_census *census, const process *p) {
-    const process *parent = find(census, p->parent);
-    return parent && parent->member;
+static bool is_leader(const as_tree *tree, int pid) {
+    return tree->leader_ours && pid == tree->leader;
 }
 
-/* Marks the members of the tree. */
-static size_t mark(as_census *census, const as_tree *tree) {
-    size_t unknown = 0;
-    for (size_t i = 0; i < census->count; i++) {
-        process *p = &census->list[i];
-        const char *ids = p->ids ? census->text + p->ids : NULL;
-        p->member = (tree->leader_ours && p->pid == tree->leader) ||
-                    (!p->dead && belongs(tree, p, ids));
+/* Marks the members of the tree; returns how many are known to be missing. */
+static size_t mark(const as_listing *all, const as_tree *tree) {
+    for (size_t i = 0; i < all->count; i++) {
+        as_process *p = &all->list[i];
+        const char *ids = p->ids ? all->ids + p->ids : NULL;
+        p->member = is_leader(tree, p->pid) || (!p->dead && belongs(tree, p, ids));
     }
-    (void)walk_cgroup(census, tree, 0, &unknown);
+    size_t unknown = mark_cgroup(all, tree);
     for (bool changed = true; changed;) {
         changed = false;
-        for (size_t i = 0; i < census->count; i++) {
-            process *p = &census->list[i];
-            if (!p->member && !p->dead && is_child_of_member(census, p)) {
+        for (size_t i = 0; i < all->count; i++) {
+            as_process *p = &all->list[i];
+            if (p->member || p->dead) {
+                continue;
+            }
+            const as_process *parent = as_process_find(all->list, all->count, p->parent);
+            if (parent && parent->member) {
                 p->member = changed = true;
             }
         }
@@ -394,21 +120,49 @@ static size_t mark(as_census *census, const as_tree *tree) {
     return unknown;
 }
 
+/* The members that are alive, the leader left out, as a copy: what is done to them needs no lock. */
+static as_process *copy_members(const as_listing *all, const as_tree *tree, size_t *count) {
+    *count = 0;
+    for (size_t i = 0; i < all->count; i++) {
+        as_process *p = &all->list[i];
+        p->member = p->member && !p->dead && !is_leader(tree, p->pid);
+        *count += p->member;
+    }
+    as_process *copy = calloc(*count + 1, sizeof *copy); /* none is no failure */
+    for (size_t i = 0, n = 0; copy && i < all->count; i++) {
+        if (all->list[i].member) {
+            copy[n++] = all->list[i];
+        }
+    }
+    return copy;
+}
+
+/* What one sweep works with. */
+typedef struct {
+    as_tree *tree;
+    as_process *found;
+    size_t count;
+    as_text buffer;
+} sweep;
+
 /* Asked once more after its pidfd is open: then the answer is of the process that the pidfd names. */
-static bool still_belongs(as_census *census, const as_tree *tree, const process *was) {
-    process now;
-    if (!read_stat(census, was->pid, &now) || now.dead || now.started != was->started) {
+static bool still_belongs(sweep *s, const as_process *was) {
+    const as_tree *tree = s->tree;
+    as_process now;
+    if (!as_process_read(tree->census, was->pid, &now) || now.dead || now.started != was->started) {
         return false;
     }
-    return belongs(tree, &now, NULL) || is_child_of_member(census, &now) ||
-           belongs(tree, &now, read_run_ids(census, was->pid)) ||
-           walk_cgroup(census, tree, was->pid, NULL);
+    return belongs(tree, &now, NULL) || is_leader(tree, now.parent) ||
+           as_process_find(s->found, s->count, now.parent) ||
+           belongs(tree, &now, as_process_ids(tree->census, was->pid, &s->buffer)) ||
+           is_in_cgroup(tree, was->pid);
 }
 
 void as_tree_begin(as_tree *tree, as_census *census, int leader, int leader_fd, int cgroup_fd,
                    const char *run_id) {
-    process self = {0};
-    (void)read_stat(census, leader, &self); /* 0 when unreadable: then all environments are read */
+    as_process self = {0};
+    (void)as_process_read(census, leader,
+                          &self); /* 0 when unreadable: then all environments are read */
     *tree = (as_tree){.census = census,
                       .run_id = run_id,
                       .leader = leader,
@@ -435,14 +189,13 @@ void as_tree_signal_group(const as_tree *tree, int signal) {
 }
 
 /* Signals one member through its own pidfd; false: it is gone. */
-static bool signal_member(as_census *census, as_tree *tree, const process *p, int signal,
-                          int *pidfd) {
-    bool told = signal == 0 || (signal != SIGKILL && p->group == tree->leader);
+static bool signal_member(sweep *s, const as_process *p, int signal, int *pidfd) {
+    bool told = signal == 0 || (signal != SIGKILL && p->group == s->tree->leader);
     *pidfd = as_pidfd_open(p->pid);
-    bool found = *pidfd >= 0 && still_belongs(census, tree, p);
-    if (!found && out_of_resources()) {
+    bool found = *pidfd >= 0 && still_belongs(s, p);
+    if (!found && as_out_of_resources()) {
         as_close(pidfd);
-        tree->untold = true; /* the next sweep tries again */
+        s->tree->untold = true; /* the next sweep tries again */
         return true;
     }
     if (!found) {
@@ -458,44 +211,50 @@ static bool signal_member(as_census *census, as_tree *tree, const process *p, in
     return true;
 }
 
-int as_tree_sweep(as_tree *tree, int signal) {
-    as_census *census = tree->census;
-    as_member *alive = NULL;
-    size_t count = 0, room = 0, watched = 0;
-    int result = refresh(census, tree->since);
-    if (result < 0) {
-        pthread_mutex_unlock(&census->lock);
-        return result;
+/* Finds the members; returns how many are known to be missing, or -errno. The census is held only so
+   long: many runs that end at one moment wait for it. */
+static int find_members(sweep *s) {
+    as_tree *tree = s->tree;
+    as_listing all;
+    int result = as_census_begin(tree->census, tree->since, &all);
+    if (result == 0) {
+        tree->leader_ours = is_our_child(tree->leader_fd);
+        result = (int)mark(&all, tree) + !all.complete;
+        s->found = copy_members(&all, tree, &s->count);
+        result = s->found ? result : -ENOMEM;
     }
-    tree->leader_ours = is_our_child(tree->leader_fd);
+    as_census_end(tree->census);
+    return result;
+}
+
+int as_tree_sweep(as_tree *tree, int signal) {
+    sweep s = {.tree = tree};
+    int result = find_members(&s);
+    as_member *alive = result < 0 ? NULL : calloc(s.count + 1, sizeof *alive);
+    if (!alive) {
+        free(s.found);
+        return result < 0 ? result : -ENOMEM;
+    }
+    size_t count = 0, watched = 0, missed = (size_t)result;
     tree->untold = false;
-    size_t missed = mark(census, tree) + !census->complete;
-    for (size_t i = 0; i < census->count; i++) {
-        const process *p = &census->list[i];
+    for (size_t i = 0; i < s.count; i++) {
         int pidfd;
-        if (!p->member || p->dead || (tree->leader_ours && p->pid == tree->leader)) {
-            continue;
-        }
-        if (!signal_member(census, tree, p, signal, &pidfd)) {
+        if (!signal_member(&s, &s.found[i], signal, &pidfd)) {
             missed++; /* it may have forked between the scan and its end */
             continue;
         }
         if (watched >= AS_TREE_FDS) {
             as_close(&pidfd);
         }
-        if (!grow(&alive, &room, count + 1, sizeof *alive)) {
-            as_close(&pidfd);
-            result = -ENOMEM;
-            break;
-        }
         watched += pidfd >= 0;
-        alive[count++] = (as_member){p->pid, pidfd};
+        alive[count++] = (as_member){s.found[i].pid, pidfd};
     }
-    pthread_mutex_unlock(&census->lock);
+    free(s.found);
+    free(s.buffer.bytes);
     as_tree_free(tree);
     tree->members = alive;
     tree->count = count;
-    return result < 0 ? result : (int)(count + missed);
+    return (int)(count + missed);
 }
 
 void as_tree_free(as_tree *tree) {

@@ -1,0 +1,302 @@
+/*
+ * census.c: which processes there are, read from /proc once for all runs that ask at one time.
+ */
+#include "internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+struct as_census {
+    pthread_mutex_t lock; /* guards all below but waiting_since */
+    int proc_fd;
+    as_process *list;
+    size_t count, room;
+    as_text ids; /* NUL after each process's */
+    size_t ids_size;
+    as_text environ;
+    int64_t scanned_at;             /* monotonic, when the last scan began */
+    uint64_t since;                 /* the start of the oldest process whose environment it read */
+    bool complete;                  /* no process can have slipped through the last scan */
+    _Atomic uint64_t waiting_since; /* the least that those who wait want */
+};
+
+static const char run_id_name[] = "AGENTSCRIPTS_RUN_ID=";
+
+as_census *as_census_new(void) {
+    as_census *census = calloc(1, sizeof *census);
+    if (!census) {
+        return NULL;
+    }
+    census->proc_fd = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    census->waiting_since = UINT64_MAX;
+    census->scanned_at = -1;
+    if (census->proc_fd < 0 || pthread_mutex_init(&census->lock, NULL) != 0) {
+        int error = errno;
+        as_close(&census->proc_fd);
+        free(census);
+        errno = error;
+        return NULL;
+    }
+    return census;
+}
+
+void as_census_free(as_census *census) {
+    if (census) {
+        as_close(&census->proc_fd);
+        (void)pthread_mutex_destroy(&census->lock);
+        free(census->list);
+        free(census->ids.bytes);
+        free(census->environ.bytes);
+        free(census);
+    }
+}
+
+static int open_proc(const as_census *census, int pid, const char *name) {
+    char path[32];
+    (void)snprintf(path, sizeof path, "%d/%s", pid, name);
+    return openat(census->proc_fd, path, O_RDONLY | O_CLOEXEC);
+}
+
+bool as_out_of_resources(void) { return errno == EMFILE || errno == ENFILE || errno == ENOMEM; }
+
+/* From /proc/<pid>/stat, see proc_pid_stat(5). */
+bool as_process_read(const as_census *census, int pid, as_process *out) {
+    enum { STATE = 3, PARENT, GROUP, SESSION, THREADS = 20, START = 22 };
+    char text[1024]; /* one read gives it all */
+    errno = 0;
+    int fd = open_proc(census, pid, "stat");
+    ssize_t size = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+    as_close(&fd);
+    if (size <= 0) {
+        return false;
+    }
+    text[size] = 0;
+    const char *p = strrchr(text, ')'); /* the name before it may hold anything */
+    if (!p || p[1] != ' ') {
+        return false;
+    }
+    p += 2;
+    char state = *p;
+    uint64_t field[START + 1] = {0};
+    for (int i = STATE; i <= START; i++) {
+        field[i] = strtoull(p, NULL, 10); /* the state and negative numbers are of no interest */
+        p = strchr(p, ' ');
+        if (!p) {
+            return false;
+        }
+        p++;
+    }
+    *out = (as_process){.pid = pid,
+                        .started = field[START],
+                        .parent = (int)field[PARENT],
+                        .group = (int)field[GROUP],
+                        .session = (int)field[SESSION],
+                        /* A main thread may end before the others: a zombie with threads lives. */
+                        .dead = (state == 'Z' || state == 'X') && field[THREADS] <= 1};
+    return true;
+}
+
+bool as_grow(void *array, size_t *room, size_t needed, size_t size) {
+    if (needed <= *room) {
+        return true;
+    }
+    void **pointer = array;
+    void *larger = realloc(*pointer, needed * 2 * size);
+    if (!larger) {
+        return false;
+    }
+    *pointer = larger;
+    *room = needed * 2;
+    return true;
+}
+
+const char *as_process_ids(const as_census *census, int pid, as_text *buffer) {
+    errno = 0;
+    int fd = open_proc(census, pid, "environ");
+    size_t size = 0;
+    ssize_t got = fd < 0 ? 0 : 1;
+    while (got > 0 && as_grow(&buffer->bytes, &buffer->room, size + 32768, 1)) {
+        got = read(fd, buffer->bytes + size, buffer->room - 1 - size);
+        size += got > 0 ? (size_t)got : 0;
+    }
+    as_close(&fd);
+    if (size == 0) {
+        return NULL;
+    }
+    buffer->bytes[size] = 0;
+    const char *p = buffer->bytes, *end = p + size;
+    const size_t name = sizeof run_id_name - 1;
+    while ((p = memmem(p, (size_t)(end - p), run_id_name, name)) != NULL) {
+        if (p == buffer->bytes || p[-1] == 0) {
+            return p + name;
+        }
+        p += name;
+    }
+    return NULL;
+}
+
+static int keep_run_ids(as_census *census, as_process *found) {
+    const char *ids = as_process_ids(census, found->pid, &census->environ);
+    if (!ids) {
+        return as_out_of_resources() ? -errno : 0;
+    }
+    size_t size = strlen(ids) + 1;
+    if (!as_grow(&census->ids.bytes, &census->ids.room, census->ids_size + size, 1)) {
+        return -ENOMEM;
+    }
+    memcpy(census->ids.bytes + census->ids_size, ids, size);
+    found->ids = census->ids_size;
+    census->ids_size += size;
+    return 0;
+}
+
+static int add_process(as_census *census, int pid, uint64_t since) {
+    as_process found;
+    /* Kernel threads have no session, and a script's processes always have one that we can see. A
+       system call for each spares their files, most of the scan on many machines. */
+    if (getsid(pid) <= 0) {
+        return 0;
+    }
+    if (!as_process_read(census, pid, &found)) {
+        return as_out_of_resources() ? -errno : 0;
+    }
+    int result = found.dead || found.started < since ? 0 : keep_run_ids(census, &found);
+    if (!as_grow(&census->list, &census->room, census->count + 1, sizeof found)) {
+        return -ENOMEM;
+    }
+    census->list[census->count++] = found;
+    return result;
+}
+
+as_process *as_process_find(as_process *list, size_t count, int pid) {
+    size_t low = 0, high = count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (list[middle].pid < pid) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    return low < count && list[low].pid == pid ? &list[low] : NULL;
+}
+
+struct directory_entry {
+    uint64_t inode;
+    int64_t offset;
+    unsigned short size;
+    unsigned char type;
+    char name[];
+};
+
+static int by_pid(const void *a, const void *b) {
+    return ((const as_process *)a)->pid - ((const as_process *)b)->pid;
+}
+
+/* The number given last in this pid namespace (last field of /proc/loadavg); 0: unknown. */
+static int newest_pid(as_census *census) {
+    char text[128];
+    int fd = openat(census->proc_fd, "loadavg", O_RDONLY | O_CLOEXEC);
+    ssize_t size = fd < 0 ? 0 : read(fd, text, sizeof text - 1);
+    as_close(&fd);
+    text[size > 0 ? size : 0] = 0;
+    const char *last = strrchr(text, ' ');
+    return last ? atoi(last + 1) : 0;
+}
+
+/* A process that forks and ends while /proc is listed goes unseen, and its child has a number that
+   the listing has passed: so the numbers given meanwhile are looked at until there is none. */
+static int scan_newer(as_census *census, uint64_t since, int from) {
+    for (int round = 0; round < 64; round++) {
+        int to = newest_pid(census);
+        if (to == from) {
+            return 0;
+        }
+        if (from <= 0 || to < from || to - from > 4096) {
+            return 1; /* wrapped */
+        }
+        for (int pid = from + 1; pid <= to; pid++) {
+            int fd = as_process_find(census->list, census->count, pid)
+                         ? -1
+                         : as_pidfd_open(pid); /* fails for a thread */
+            if (fd < 0) {
+                continue;
+            }
+            as_close(&fd);
+            int result = add_process(census, pid, since);
+            if (result < 0) {
+                return result;
+            }
+            qsort(census->list, census->count, sizeof *census->list, by_pid);
+        }
+        from = to;
+    }
+    return 1;
+}
+
+/* Reads all processes. Environments: of those that started at `since` or later. */
+static int scan(as_census *census, uint64_t since) {
+    _Alignas(struct directory_entry) char buffer[16384];
+    int self = getpid();
+    census->scanned_at = as_monotonic();
+    census->since = since;
+    census->count = 0;
+    census->ids_size = 1; /* index 0 says "none" */
+    if (!as_grow(&census->ids.bytes, &census->ids.room, 1, 1)) {
+        return -ENOMEM;
+    }
+    if (lseek(census->proc_fd, 0, SEEK_SET) < 0) {
+        return -errno;
+    }
+    int newest = newest_pid(census);
+    for (;;) {
+        long size = syscall(SYS_getdents64, census->proc_fd, buffer, sizeof buffer);
+        if (size <= 0) {
+            int result = size < 0 ? -errno : scan_newer(census, since, newest);
+            census->complete = result == 0;
+            return result < 0 ? result : 0;
+        }
+        for (long at = 0; at < size;) {
+            const struct directory_entry *entry = (const void *)(buffer + at);
+            at += entry->size;
+            int pid = atoi(entry->name);
+            /* The host itself is never one of a script's processes. */
+            int result = pid > 0 && pid != self ? add_process(census, pid, since) : 0;
+            if (result < 0) {
+                return result;
+            }
+        }
+    }
+}
+
+/* One scan serves all who asked before it began. */
+static int refresh(as_census *census, uint64_t since) {
+    int64_t asked_at = as_monotonic();
+    uint64_t waiting = atomic_load(&census->waiting_since);
+    while (since < waiting &&
+           !atomic_compare_exchange_weak(&census->waiting_since, &waiting, since)) {
+    }
+    pthread_mutex_lock(&census->lock);
+    if (census->scanned_at >= asked_at && census->since <= since) {
+        return 0;
+    }
+    waiting = atomic_exchange(&census->waiting_since, UINT64_MAX);
+    int result = scan(census, waiting < since ? waiting : since);
+    if (result < 0) {
+        census->scanned_at = -1;
+    }
+    return result;
+}
+
+int as_census_begin(as_census *census, uint64_t since, as_listing *out) {
+    int result = refresh(census, since);
+    *out = (as_listing){census->list, census->count, census->ids.bytes, census->complete};
+    return result;
+}
+
+void as_census_end(as_census *census) { pthread_mutex_unlock(&census->lock); }
