@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,7 +19,8 @@ struct as_logfile {
     int64_t size, max_bytes;
     int64_t retry_at; /* the size at which to try a rotation that failed again */
     int backups;
-    bool regular, direct, socket; /* direct: a write never blocks for long */
+    bool regular, pipe, socket;
+    bool direct; /* a write never blocks for long */
     dev_t device;
     ino_t inode;
     bool in_line;     /* the last byte written was no newline */
@@ -61,6 +63,7 @@ as_logfile *as_logfile_new(int fd, int dir_fd, const char *name, int64_t max_byt
         return NULL;
     }
     log->regular = S_ISREG(st.st_mode);
+    log->pipe = S_ISFIFO(st.st_mode);
     log->socket = S_ISSOCK(st.st_mode);
     if (!log->regular && !log->socket) {
         stop_blocking(&log->fd);
@@ -136,10 +139,30 @@ static void follow_line(as_logfile *log, const char *p, size_t n) {
     log->line_size += n;
 }
 
+/* The host may have left SIGPIPE at its default, which would end it when a reader of its log goes away:
+   the signal is kept from this thread, and taken back if the write has caused it. */
+static ssize_t write_to_pipe(int fd, const char *p, size_t n) {
+    const struct timespec now = {0};
+    sigset_t pipe, before, pending;
+    if (sigemptyset(&pipe) < 0 || sigaddset(&pipe, SIGPIPE) < 0 || sigpending(&pending) < 0 ||
+        (errno = pthread_sigmask(SIG_BLOCK, &pipe, &before)) != 0) {
+        return -1;
+    }
+    ssize_t written = write(fd, p, n);
+    int error = errno;
+    if (written < 0 && error == EPIPE && !sigismember(&pending, SIGPIPE)) {
+        while (sigtimedwait(&pipe, NULL, &now) < 0 && errno == EINTR) {
+        }
+    }
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    errno = error;
+    return written;
+}
+
 /* One write that does not block where the target is no regular file. */
 static ssize_t write_some(const as_logfile *log, const char *p, size_t n) {
     if (log->direct) {
-        return write(log->fd, p, n);
+        return log->pipe ? write_to_pipe(log->fd, p, n) : write(log->fd, p, n);
     }
     if (log->socket) {
         return send(log->fd, p, n, MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -150,7 +173,8 @@ static ssize_t write_some(const as_logfile *log, const char *p, size_t n) {
         errno = EAGAIN;
         return -1;
     }
-    return write(log->fd, p, n < 4096 ? n : 4096);
+    n = n < 4096 ? n : 4096;
+    return log->pipe ? write_to_pipe(log->fd, p, n) : write(log->fd, p, n);
 }
 
 static size_t write_all(as_logfile *log, const char *p, size_t n, int *error) {

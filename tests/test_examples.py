@@ -74,4 +74,4 @@ def test_agent(examples: Path, tmp_path: Path) -> None:
     work = lines.index("the agent's own work goes here")
     assert {" info | cloning", "error | no compiler"} < set(lines[:work])
     assert lines[work + 1 :][0] == " info | saving"
-    assert 'WARNING: run agent script "check": exit status 3' in done.stderr
+    assert 'run agent script "check": exit status 3' in done.stderr

@@ -445,17 +445,25 @@ static void full_terminal(void) {
     }
 }
 
-/* L3: a reader that is gone is an error, and the bytes count as used up. */
+/* L3: a reader that is gone is an error, and the bytes count as used up; a host in which SIGPIPE is
+   fatal lives on. */
 static void broken_pipe(void) {
-    int ends[2], error = 0;
-    CHECK(signal(SIGPIPE, SIG_IGN) != SIG_ERR);
-    CHECK_EQUAL(pipe2(ends, O_CLOEXEC), 0);
-    (void)close(ends[0]);
-    as_logfile *log = as_logfile_new(ends[1], -1, "", AS_FOREVER, 1, 100);
-    CHECK(log);
-    CHECK_EQUAL(as_logfile_write(log, "abc", 3, &error), 3);
-    CHECK_EQUAL(error, EPIPE);
-    as_logfile_free(log);
+    for (int socket = 0; socket < 2; socket++) {
+        int ends[2], error = 0;
+        sigset_t pending;
+        CHECK(signal(SIGPIPE, SIG_DFL) != SIG_ERR);
+        CHECK_EQUAL(socket ? socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends)
+                           : pipe2(ends, O_CLOEXEC),
+                    0);
+        (void)close(ends[0]);
+        as_logfile *log = as_logfile_new(ends[1], -1, "", AS_FOREVER, 1, 100);
+        CHECK(log);
+        CHECK_EQUAL(as_logfile_write(log, "abc", 3, &error), 3);
+        CHECK_EQUAL(error, EPIPE);
+        CHECK_EQUAL(sigpending(&pending), 0);
+        CHECK_EQUAL(sigismember(&pending, SIGPIPE), 0);
+        as_logfile_free(log);
+    }
 }
 
 /* ---- a shared writer ---- */
