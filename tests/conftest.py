@@ -54,6 +54,13 @@ def _leaks(before: set[tuple[str, int, str]]) -> list[str]:
     return []
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _default_signals() -> None:
+    """A suite that nohup or a shell's ``&`` started ignores signals, and so would its children."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture(autouse=True)
 def _no_leaks() -> Iterator[None]:
     """S2: a test leaves no thread, descriptor or child process behind."""
