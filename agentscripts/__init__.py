@@ -2,9 +2,10 @@
 
 from agentscripts._cancel import CancelToken
 from agentscripts._command import Command, CommandFactory, ShellCommandFactory
+from agentscripts._cron import CronSyntax, next_fires
 from agentscripts._files import Filesystem, LogTarget, OSFilesystem
 from agentscripts._logs import Log, LogBatch, LogLevel, ScriptLogger
-from agentscripts._model import Run, RunState, RunStatus, Script, Stage
+from agentscripts._model import Overlap, Run, RunState, RunStatus, Script, Stage
 from agentscripts._options import Options
 from agentscripts._result import RunResult
 from agentscripts._runner import Runner
@@ -13,6 +14,7 @@ from agentscripts.errors import (
     AgentScriptsError,
     AlreadyInitializedError,
     ExecuteError,
+    InvalidScheduleError,
     InvalidScriptError,
     NotInitializedError,
     OutputPipesOpenError,
@@ -30,8 +32,10 @@ __all__ = [
     "CancelToken",
     "Command",
     "CommandFactory",
+    "CronSyntax",
     "ExecuteError",
     "Filesystem",
+    "InvalidScheduleError",
     "InvalidScriptError",
     "Log",
     "LogBatch",
@@ -41,6 +45,7 @@ __all__ = [
     "OSFilesystem",
     "Options",
     "OutputPipesOpenError",
+    "Overlap",
     "Run",
     "RunResult",
     "RunState",
@@ -57,4 +62,5 @@ __all__ = [
     "ShellCommandFactory",
     "Stage",
     "__version__",
+    "next_fires",
 ]

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import threading
+import time
 from collections.abc import Callable, Iterator
+from typing import Final
 
 from agentscripts._dispatch import Dispatch
 from agentscripts._execution import Execution
-from agentscripts._lifecycle import WaitGroup
+from agentscripts._lifecycle import AgentLog, WaitGroup
 from agentscripts._model import Run, Script, Stage
+from agentscripts._process import command_line
 from agentscripts.errors import RunnerClosedError
 
 __all__ = ["Calls", "Select", "selects", "stage_of"]
+
+_REMIND: Final = 10.0  # seconds
 
 Select = Stage | Callable[[Script], bool] | None
 
@@ -25,25 +32,28 @@ class Calls:
         self._shut = False
         self._threads: list[threading.Thread] = []
         self._dispatches: set[Dispatch] = set()
-        self._ending: bool | None = None  # all runs are to end; True: at once
+        self._ending: dict[Stage | None, bool] = {}  # whose runs are to end; True: at once
 
     @property
     def shut(self) -> bool:
         """Whether no call may begin any more."""
         return self._shut
 
-    def begin(self) -> None:
-        """Count a call of this thread; pair with ``end``. Raises ``RunnerClosedError``."""
+    def begin(self, thread: threading.Thread | None = None) -> None:
+        """Count a call of this thread, or of one that is about to start; pair with ``end``.
+
+        Raises ``RunnerClosedError``.
+        """
         with self._lock:
             if self._shut:
                 raise RunnerClosedError("this runner is closed; make another Runner")
-            self._threads.append(threading.current_thread())
+            self._threads.append(thread or threading.current_thread())
             self._group.add()
 
-    def end(self) -> None:
-        """Say that this thread's call is over."""
+    def end(self, thread: threading.Thread | None = None) -> None:
+        """Say that the thread's call is over."""
         with self._lock:
-            self._threads.remove(threading.current_thread())
+            self._threads.remove(thread or threading.current_thread())
         self._group.done()
 
     def shut_down(self) -> None:
@@ -59,10 +69,10 @@ class Calls:
         """Perform the runs of a call, so that the methods below reach them."""
         with self._lock:
             self._dispatches.add(dispatch)
-            ending = self._ending
+            ending = [self._ending.get(stage) for stage in (None, dispatch.stage)]
         try:
-            if ending is not None or cancelled:
-                dispatch.cancel(kill=bool(ending))
+            if cancelled or any(one is not None for one in ending):
+                dispatch.cancel(kill=any(ending))
             dispatch.run()
         finally:
             with self._lock:
@@ -80,13 +90,37 @@ class Calls:
                 return True
         return False
 
-    def cancel_all(self, *, kill: bool = False) -> None:
-        """Cancel all runs, also those of calls that are just beginning."""
+    def cancel_all(self, stage: Stage | None = None, *, kill: bool = False) -> None:
+        """Cancel all runs, or those of a stage, also those of calls that are just beginning."""
         with self._lock:
-            self._ending = kill
+            self._ending[stage] = kill
             dispatches = list(self._dispatches)
         for dispatch in dispatches:
-            dispatch.cancel(kill=kill)
+            if stage in (None, dispatch.stage):
+                dispatch.cancel(kill=kill)
+
+    def finish(self, timeout: float | None, log: AgentLog) -> None:
+        """Wait until all calls are over; cancel after ``timeout`` seconds what still runs then.
+
+        Says every 10 s what it waits for.
+        """
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        while not self.wait(max(0.0, min(_REMIND, deadline - time.monotonic()))):
+            if time.monotonic() >= deadline:
+                self.cancel_all()
+                deadline = math.inf
+            else:
+                self._remind(log)
+
+    def _remind(self, log: AgentLog) -> None:
+        for run in self.runs():
+            log(
+                logging.INFO,
+                'close waits for script "%s" (%s): %s',
+                run.script.label,
+                run.state.value,
+                f"{command_line(run.pid)} (pid {run.pid})" if run.pid else "no process yet",
+            )
 
     def wait(self, timeout: float) -> bool:
         """Wait until all calls are over, at most ``timeout`` seconds; return whether they are."""
@@ -123,5 +157,7 @@ def selects(select: Select, script: Script) -> bool:
             return script.run_on_start
         case Stage.STOP:
             return script.run_on_stop
+        case Stage.CRON:
+            return bool(script.cron)
         case _:
             return bool(select(script))  # type: ignore[operator]

@@ -7,6 +7,7 @@ import errno
 import os
 import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
@@ -28,6 +29,7 @@ __all__ = [
 
 # MAX_ARG_STRLEN of the kernel: 32 pages of 4 KiB for one argument, with its NUL.
 _MAX_ARGUMENT: Final = 131072
+_SCHEDULED_AT: Final = "AGENTSCRIPTS_SCHEDULED_AT"
 _NO_SHELLS: Final = frozenset({"nologin", "false"})
 _VARIABLE: Final = re.compile(r"\$(?:(\w+)|\{([^{}]+)\})", re.ASCII)
 
@@ -218,8 +220,11 @@ def script_environment(
     data_dir: Path,
     bin_dir: Path,
     run_id: str,
+    scheduled_at: datetime | None = None,
 ) -> dict[str, str]:
     """Return the environment of one run (R5); ``base`` is from ``base_environment``.
+
+    scheduled_at: when a schedule has planned the run.
 
     ``$VAR`` and ``${VAR}`` in ``options_env`` expand to what is there so far, its own earlier
     variables included; an unknown one is left as it is, as by ``os.path.expandvars``.
@@ -235,6 +240,10 @@ def script_environment(
     env["PATH"] = f"{directory}:{path}" if path else directory
     outer = env.get("AGENTSCRIPTS_RUN_ID")
     env["AGENTSCRIPTS_RUN_ID"] = f"{outer}:{run_id}" if outer else run_id
+    if scheduled_at is None:
+        env.pop(_SCHEDULED_AT, None)  # that of an outer run
+    else:
+        env[_SCHEDULED_AT] = scheduled_at.isoformat()
     return env
 
 

@@ -6,7 +6,7 @@ import collections
 import os
 import select
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from agentscripts._context import Context
@@ -72,11 +72,14 @@ class Dispatch:
         executions: Sequence[Execution],
         limits: CallLimits,
         slots: Slots,
+        on_end: Callable[[Execution], None] | None = None,
     ) -> None:
         self.executions: Final = executions
+        self.stage: Final = executions[0].stage
         self._context = context
         self._limits = limits
         self._slots = slots
+        self._on_end = on_end
         self._lock = threading.Lock()  # guards all below
         self._pending = collections.deque(executions)
         self._left = len(executions)
@@ -113,7 +116,7 @@ class Dispatch:
         try:
             self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         except OSError as error:
-            self._give_up_pending(RunStatus.NOT_STARTED, f"not started: {error}", error)
+            self.give_up(RunStatus.NOT_STARTED, f"not started: {error}", error)
             return
         try:
             while self._left:
@@ -137,7 +140,7 @@ class Dispatch:
     def _start_workers(self) -> None:
         while self._pending:
             if (over := self._limits.over()) is not None:
-                self._give_up_pending(*over)
+                self.give_up(*over)
                 return
             if not self._slots.is_free(self):
                 return
@@ -181,14 +184,14 @@ class Dispatch:
     def _end(self, execution: Execution) -> None:
         if execution.result is None:  # perform raised: a bug here, which must not hang the call
             execution.set_unstarted(RunStatus.NOT_STARTED, "not started: internal error")
+        if self._on_end is not None:
+            self._on_end(execution)
         with self._lock:
             self._left -= 1
             if self._left == 0:
                 self._wake_now()
 
-    def _give_up_pending(
-        self, status: RunStatus, reason: str, cause: Exception | None = None
-    ) -> None:
+    def give_up(self, status: RunStatus, reason: str, cause: Exception | None = None) -> None:
         while self._pending:
             with self._lock:
                 execution = self._pending.popleft() if self._pending else None

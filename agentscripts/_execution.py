@@ -34,13 +34,21 @@ _UNSUPERVISED: Final = 5.0  # seconds that a child may wait for the descriptor t
 class Execution:
     """One run of one script. ``perform`` belongs to one thread, the other methods to any."""
 
-    def __init__(self, context: Context, script: Script, stage: Stage, limits: CallLimits) -> None:
+    def __init__(
+        self,
+        context: Context,
+        script: Script,
+        stage: Stage,
+        limits: CallLimits,
+        scheduled_at: datetime | None = None,
+    ) -> None:
         self.script = script
         self.stage = stage
         self.run_id = os.urandom(16).hex()
         self.result: RunResult | None = None
         self._context = context
         self._limits = limits
+        self._scheduled_at = scheduled_at
         self._lock = threading.Lock()  # guards the four below together
         self._core: Supervised | None = None  # while it may be asked and cancelled
         self._pid: int | None = None
@@ -75,7 +83,7 @@ class Execution:
 
         on_ended: called once, when the script has ended; its last lines may still be delivered.
         """
-        launch = Launch(self._context, self.script, self.run_id, self._limits)
+        launch = Launch(self._context, self.script, self.run_id, self._limits, self._scheduled_at)
         with contextlib.ExitStack() as ended:
             ended.callback(on_ended)
             try:

@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -100,11 +101,19 @@ class Started(NamedTuple):
 class Launch:
     """What one run holds besides its process. One thread's."""
 
-    def __init__(self, context: Context, script: Script, run_id: str, limits: CallLimits) -> None:
+    def __init__(
+        self,
+        context: Context,
+        script: Script,
+        run_id: str,
+        limits: CallLimits,
+        scheduled_at: datetime | None,
+    ) -> None:
         self._context = context
         self._script = script
         self._run_id = run_id
         self._limits = limits
+        self._scheduled_at = scheduled_at
         self._log: LogFile | None = None
         self._key: int | None = None
         self._cleanup: tuple[Path, ...] = ()
@@ -136,6 +145,7 @@ class Launch:
             data_dir=data_dir,
             bin_dir=context.script_bin_dir,
             run_id=self._run_id,
+            scheduled_at=self._scheduled_at,
         )
         command = options.command_factory.create_command(script, env)
         self._cleanup = command.cleanup

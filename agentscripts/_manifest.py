@@ -15,10 +15,12 @@ from uuid import UUID
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from agentscripts._crontab import parse_schedules
 from agentscripts._model import Script
+from agentscripts._options import Options
 from agentscripts._tables import ManifestTable, OptionsTable, ScriptTable
 from agentscripts._validation import validate_scripts
-from agentscripts.errors import InvalidScriptError
+from agentscripts.errors import InvalidScheduleError, InvalidScriptError
 
 __all__ = ["Manifest", "ManifestError", "load_manifest", "parse_manifest"]
 
@@ -80,11 +82,26 @@ def parse_manifest(text: str, path: Path) -> Manifest:
     if problems:
         raise ManifestError([f"{path}: {problem}" for problem in problems])
     scripts = [Script(**table.model_dump(exclude_unset=True)) for table in tables.script]
+    options = tables.options.model_dump(exclude_unset=True)
     try:
         checked = validate_scripts(scripts)
     except InvalidScriptError as error:
         raise ManifestError([f"{path}: {error}"]) from None
-    return Manifest(checked, tables.options.model_dump(exclude_unset=True))
+    problems = list(_schedule_problems(checked, Options(**options), data))
+    if problems:
+        raise ManifestError([f"{path}: {problem}" for problem in problems])
+    return Manifest(checked, options)
+
+
+def _schedule_problems(
+    scripts: Sequence[Script], options: Options, data: Mapping[str, Any]
+) -> Iterator[str]:
+    """Yield them only when all else is right: how they are read is an option."""
+    for index, script in enumerate(scripts):
+        try:
+            parse_schedules([script], options)
+        except InvalidScheduleError as error:
+            yield f"{_script_place(data, index)} cron: {error.args[2]}"
 
 
 def _parse_toml(text: str, path: Path) -> dict[str, Any]:

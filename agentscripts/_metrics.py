@@ -28,6 +28,9 @@ class NoMetrics:
     def completed(self, result: RunResult) -> None:
         """A run has its result."""
 
+    def skipped(self, reason: str, count: int) -> None:
+        """So many times of schedules passed without a run."""
+
 
 class Metrics(NoMetrics):
     """The metrics of one registry; all runners on it add up. Thread-safe."""
@@ -56,12 +59,25 @@ class Metrics(NoMetrics):
             "Lines that a logger was too slow to take.",
             registry=None,
         )
+        self._skipped = Counter(
+            "agent_scripts_cron_skipped",
+            "Times of schedules that passed without a run.",
+            ["reason"],
+            registry=None,
+        )
 
     def register(self, registry: CollectorRegistry) -> None:
         """Register all of them, or none. Raises ``ValueError`` when a name is taken."""
         registered = []
         try:
-            for one in (self._executed, self._duration, self._running, self._output, self._dropped):
+            for one in (
+                self._executed,
+                self._duration,
+                self._running,
+                self._output,
+                self._dropped,
+                self._skipped,
+            ):
                 registry.register(one)
                 registered.append(one)
         except BaseException:
@@ -81,6 +97,9 @@ class Metrics(NoMetrics):
         self._dropped.inc(result.lines_dropped)
         if result.duration:  # else it never ran
             self._duration.labels(result.stage.value).observe(result.duration)
+
+    def skipped(self, reason: str, count: int) -> None:
+        self._skipped.labels(reason).inc(count)
 
 
 _lock = threading.Lock()  # guards _known

@@ -20,7 +20,20 @@ class Stage(StrEnum):
 
     START = "start"
     STOP = "stop"
+    CRON = "cron"
     MANUAL = "manual"
+
+
+class Overlap(StrEnum):
+    """What becomes of a schedule that fires while its last run still runs.
+
+    ``SKIP``: it is passed over. ``ALLOW``: both run. ``QUEUE``: it starts when that run has ended;
+    at most one waits, further ones are passed over.
+    """
+
+    SKIP = "skip"
+    ALLOW = "allow"
+    QUEUE = "queue"
 
 
 class RunStatus(StrEnum):
@@ -81,6 +94,10 @@ class Script:
     log_path: ``~`` and ``$VAR`` expand; a relative path lies under ``Options.log_dir``.
         Default: ``coder-script-<log_source_id>.log``.
     run_on_start, run_on_stop: whether ``Stage.START`` and ``Stage.STOP`` select it.
+    cron: when ``Runner.start_cron`` runs it, as ``Options.cron_syntax`` reads it; ``""``: never.
+    overlap: what becomes of a time that comes while its last scheduled run still runs.
+    jitter: each scheduled run starts up to so many seconds late, by chance, so that many machines
+        do not start at once.
     env: variables taken literally; stored as a read-only copy, and not hashed.
 
     The text and the environment stay out of ``repr()``, for they may hold secrets.
@@ -94,6 +111,9 @@ class Script:
     log_path: str = ""
     run_on_start: bool = False
     run_on_stop: bool = False
+    cron: str = ""
+    overlap: Overlap = Overlap.SKIP
+    jitter: float = 0.0
     env: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False, repr=False)
     # The source and the id that were not given: an id that is the very same object may be made
     # anew. It is a field because ``replace`` hands on nothing else.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from agentscripts._core import ffi, lib
@@ -21,6 +22,7 @@ __all__ = [
     "Outcome",
     "Pool",
     "Supervised",
+    "Timer",
     "make_pipes",
     "monotonic",
     "nanoseconds",
@@ -113,6 +115,30 @@ class Gate:
     def release(self) -> None:
         """Give a permit back."""
         lib.as_gate_release(self.pointer)
+
+
+class Timer:
+    """Where one thread waits for a moment of the system's clock.
+
+    Raises ``OSError`` when there is no descriptor left.
+    """
+
+    def __init__(self) -> None:
+        self._timer = _made(lib.as_timer_new(), lib.as_timer_free, ffi.errno)
+
+    def wait(self, until: datetime | None) -> None:
+        """Block until a moment (``None``: none), a change of the clock, ``wake``, or a signal."""
+        # A hair later, never before: datetime's microseconds are exact, the float is not.
+        when = lib.AS_FOREVER if until is None else int(until.timestamp() * 1e6) * 1000
+        _check(lib.as_timer_wait(self._timer, when))
+
+    def wake(self) -> None:
+        """End the wait, or the next one. Any thread; safe in a signal handler."""
+        lib.as_timer_wake(self._timer)
+
+    def close(self) -> None:
+        """Close its descriptors; nothing may use it any more."""
+        ffi.release(self._timer)
 
 
 class Census:

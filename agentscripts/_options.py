@@ -10,8 +10,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from agentscripts._command import CommandFactory, ShellCommandFactory
+from agentscripts._cron import CronSyntax
 from agentscripts._files import Filesystem, OSFilesystem
 from agentscripts._logs import ScriptLogger, discard_logs
 from agentscripts._model import ReadOnlyDict
@@ -71,6 +73,9 @@ class Options:
     stall_timeout: how long one ``send`` may hold up a script's output.
     flush_timeout: how long delivery may make no progress after a script's end; then the rest is
         dropped. With ``0`` even a quick logger loses the last lines.
+    timezone: where ``Script.cron`` counts the hours, unless it names a zone itself. Default:
+        ``None``, the zone of this machine.
+    cron_syntax: how ``Script.cron`` is read.
 
     Raises ``TypeError`` or ``ValueError``; the text names the field.
     """
@@ -97,6 +102,8 @@ class Options:
     append_logs: bool = False
     stall_timeout: float | None = 5.0
     flush_timeout: float | None = 10.0
+    timezone: ZoneInfo | None = None
+    cron_syntax: CronSyntax = CronSyntax.CODER
 
     def __post_init__(self) -> None:
         for field, prepare in _PREPARE.items():
@@ -175,6 +182,17 @@ def _check_callable(value: object) -> None:
         raise TypeError(f"is {value!r}, expected a callable that takes a UUID")
 
 
+def _timezone(value: Any) -> ZoneInfo | None:
+    if value is not None and not isinstance(value, ZoneInfo):
+        raise TypeError(f"is {value!r}, expected a zoneinfo.ZoneInfo, or None")
+    return value
+
+
+def _check_syntax(value: object) -> None:
+    if not isinstance(value, CronSyntax):
+        raise TypeError(f"is {value!r}, expected a member of CronSyntax")
+
+
 _PREPARE: Final[Mapping[str, Callable[[Any], Any]]] = {
     "data_dir_base": _path,
     "log_dir": _path,
@@ -196,4 +214,6 @@ _PREPARE: Final[Mapping[str, Callable[[Any], Any]]] = {
     "append_logs": _checked(check_bool),
     "stall_timeout": _checked(check_duration),
     "flush_timeout": _checked(check_duration),
+    "timezone": _timezone,
+    "cron_syntax": _checked(_check_syntax),
 }

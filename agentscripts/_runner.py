@@ -7,16 +7,18 @@ import contextlib
 import logging
 import os
 import threading
-import time
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
+from uuid import UUID
 
 from agentscripts._calls import Calls, Select, selects, stage_of
 from agentscripts._cancel import CancelToken
 from agentscripts._context import Context
+from agentscripts._cronruns import CronRuns
+from agentscripts._crontab import parse_schedules, schedule_warnings
 from agentscripts._dispatch import Dispatch, Slots
 from agentscripts._execution import Execution
 from agentscripts._launch import CallLimits
@@ -24,9 +26,9 @@ from agentscripts._lifecycle import WaitGroup
 from agentscripts._metrics import NoMetrics, metrics_of
 from agentscripts._model import Run, Script, Stage
 from agentscripts._options import Options
-from agentscripts._process import command_line
 from agentscripts._reports import Reports
 from agentscripts._result import RunResult
+from agentscripts._schedule import Schedule
 from agentscripts._signals import DeferredSignals
 from agentscripts._validation import check_duration, validate_scripts
 from agentscripts.errors import (
@@ -41,7 +43,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Runner", "Select"]
 
-_REMIND: Final = 10.0  # seconds after which close says what it waits for
 _EXIT_GRACE: Final = 1.0  # seconds that scripts have when the process ends without close
 
 
@@ -60,6 +61,9 @@ class Runner:
         self._lock = threading.Condition(threading.Lock())  # guards all below
         self._context: Context | None = None  # there is one from init on
         self._metrics = NoMetrics()
+        self._schedules: Mapping[UUID, Schedule] = {}  # likewise
+        self._cron: CronRuns | None = None
+        self._cron_wanted = False
         self._closer: threading.Thread | None = None
         self._closed = False
         _open_runners.add(self)
@@ -104,6 +108,7 @@ class Runner:
         ``OSError`` when the directories cannot be made.
         """
         checked = validate_scripts(scripts)
+        schedules = parse_schedules(checked, self._options)
         self._check_process()  # first: in a forked child another thread may hold the lock
         with self._lock:
             self._check_new()
@@ -114,7 +119,15 @@ class Runner:
             if on_complete:
                 context.reports = Reports(on_complete, context.log)
             context.metrics = self._metrics
+            self._schedules = schedules
+            try:
+                self._begin_cron(context)
+            except BaseException:
+                context.close()
+                raise
             self._context = context
+        for warning in schedule_warnings(checked, self._options):
+            context.log(logging.WARNING, "%s", warning)
 
     def execute(
         self,
@@ -157,6 +170,22 @@ class Runner:
             raise ExecuteError(failures, results)
         return results
 
+    def start_cron(self) -> None:
+        """Run the scripts on their schedules from now on, until ``close``; return at once.
+
+        May be called before ``init``, and again. A scheduled run has ``Stage.CRON``, and tells
+        when it was planned in ``AGENTSCRIPTS_SCHEDULED_AT``. Times that pass without a run are
+        logged and counted: after a suspend or a jump of the clock a script runs once.
+
+        Raises ``RunnerClosedError``, and ``OSError`` when there is no descriptor left.
+        """
+        self._check_process()
+        with self._lock:
+            self._check_open()
+            self._cron_wanted = True
+            if self._context:
+                self._begin_cron(self._context)
+
     def runs(self) -> list[Run]:
         """Return what runs or waits now. Raises ``RunnerClosedError`` in a forked child."""
         self._check_process()
@@ -182,7 +211,8 @@ class Runner:
                 self._context.metrics = self._metrics
 
     def close(self, timeout: float | None = None) -> None:
-        """Wait for running ``execute`` calls, then end all threads and close all descriptors.
+        """Stop the schedules and cancel their runs; wait for running ``execute`` calls; end all
+        threads and close all descriptors.
 
         timeout: seconds after which what still runs is cancelled. Default: never.
 
@@ -199,8 +229,8 @@ class Runner:
                 target=self.close, args=(timeout,), name="agentscripts-close", daemon=True
             ).start()
             return
-        self._calls.shut_down()
-        self._wait_for_calls(None if timeout is None else time.monotonic() + timeout)
+        self._shut_down()
+        self._calls.finish(timeout, self._log)
         self._close_once()
 
     def _run(
@@ -235,6 +265,19 @@ class Runner:
                 "this runner belongs to the parent process; make another Runner"
             )
 
+    def _begin_cron(self, context: Context) -> None:
+        if self._cron_wanted and self._schedules and self._cron is None:
+            self._cron = CronRuns(context, self._calls, self._slots, self._schedules)
+            self._cron.start()
+
+    def _shut_down(self) -> None:
+        """Let nothing begin any more."""
+        with self._lock:  # an init or a start_cron under way ends first
+            self._calls.shut_down()
+            cron = self._cron
+        if cron:
+            cron.close()
+
     def _is_callback(self) -> bool:
         context = self._context
         return context is not None and (
@@ -243,27 +286,9 @@ class Runner:
             or (context.reports is not None and context.reports.is_own_thread())
         )
 
-    def _wait_for_calls(self, deadline: float | None) -> None:
-        while not self._calls.wait(_until(deadline, _REMIND)):
-            if deadline is not None and time.monotonic() >= deadline:
-                self._calls.cancel_all()
-                deadline = None
-            else:
-                self._remind()
-
-    def _remind(self) -> None:
-        for run in self._calls.runs():
-            self._log(
-                logging.INFO,
-                'close waits for script "%s" (%s): %s',
-                run.script.label,
-                run.state.value,
-                f"{command_line(run.pid)} (pid {run.pid})" if run.pid else "no process yet",
-            )
-
-    def _log(self, level: int, message: str, *args: object) -> None:
+    def _log(self, level: int, message: str, *args: object, exc_info: bool = False) -> None:
         if self._context:
-            self._context.log(level, message, *args)
+            self._context.log(level, message, *args, exc_info=exc_info)
 
     def _close_once(self) -> None:
         """Close the context in one thread; the others wait for that."""
@@ -292,7 +317,7 @@ class Runner:
         """The process ends without close: leave no script behind."""
         if os.getpid() != self._pid:
             return
-        self._calls.shut_down()
+        self._shut_down()
         self._calls.cancel_all()
         if not self._calls.wait(_EXIT_GRACE):
             self._calls.cancel_all(kill=True)
@@ -304,10 +329,6 @@ def _check_timeout(call: str, timeout: object) -> None:
         check_duration(timeout)
     except (TypeError, ValueError) as error:
         raise type(error)(f"{call}: timeout {error}") from None
-
-
-def _until(deadline: float | None, at_most: float) -> float:
-    return at_most if deadline is None else max(0.0, min(at_most, deadline - time.monotonic()))
 
 
 _UNLIMITED: Final = Slots(None)

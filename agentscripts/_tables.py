@@ -8,6 +8,7 @@ import re
 import signal
 from typing import Annotated, Any, Final
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from pydantic import (
     AfterValidator,
@@ -20,9 +21,11 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from agentscripts._model import Script
+from agentscripts._cron import CronSyntax
+from agentscripts._model import Overlap, Script
 from agentscripts._options import Options
 from agentscripts._validation import validate_scripts
+from agentscripts._zones import find_zone
 from agentscripts.errors import InvalidScriptError
 
 __all__ = ["ManifestTable", "OptionsTable", "ScriptTable", "parse_duration"]
@@ -69,6 +72,13 @@ def _convert_signal(value: object) -> signal.Signals:
     raise PydanticCustomError("unusable", "no signal")
 
 
+def _convert_timezone(value: object) -> ZoneInfo:
+    try:
+        return find_zone(str(value))
+    except ValueError:
+        raise PydanticCustomError("unusable", "no time zone") from None
+
+
 def _absolute(value: str, info: ValidationInfo) -> str:
     # The library expands a leading ~, and has its own words for an empty path.
     if not value or value.startswith("~"):
@@ -103,6 +113,17 @@ _Signal = Annotated[
     BeforeValidator(_convert_signal),
     Field(title="signal", description='a name such as "SIGHUP"'),
 ]
+_Overlap = Annotated[
+    Overlap, Field(title="overlap", description='"skip", "allow" or "queue"', strict=False)
+]
+_Syntax = Annotated[
+    CronSyntax, Field(title="syntax", description='"coder" or "unix"', strict=False)
+]
+_Timezone = Annotated[
+    ZoneInfo | None,
+    BeforeValidator(_convert_timezone),
+    Field(title="time zone", description='a name such as "Europe/Berlin"'),
+]
 _Environment = Annotated[
     dict[str, str],
     Field(title="table of texts", description='NAME = "value" pairs', repr=False),
@@ -112,7 +133,7 @@ _Environment = Annotated[
 class _Table(BaseModel):
     """A table; the defaults of its fields are never used, since only what is set is handed on."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True)
 
 
 class ScriptTable(_Table):
@@ -126,6 +147,9 @@ class ScriptTable(_Table):
     log_path: _Text = ""
     run_on_start: _Flag = False
     run_on_stop: _Flag = False
+    cron: _Text = ""
+    overlap: _Overlap = Overlap.SKIP
+    jitter: _Duration = None
     env: _Environment = {}
 
     @field_validator("*")
@@ -155,6 +179,8 @@ class OptionsTable(_Table):
     max_log_bytes: _Count = 1
     log_backups: _Count = 1
     append_logs: _Flag = False
+    timezone: _Timezone = None
+    cron_syntax: _Syntax = CronSyntax.CODER
 
     @field_validator("*")
     @classmethod

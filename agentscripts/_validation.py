@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 from uuid import UUID
 
-from agentscripts._model import Script
+from agentscripts._model import Overlap, Script
 from agentscripts.errors import InvalidScriptError
 
 __all__ = [
@@ -135,6 +135,17 @@ def _check_uuid(value: object) -> None:
         raise TypeError(f"is {value!r}, expected a UUID")
 
 
+def _check_overlap(value: object) -> None:
+    if not isinstance(value, Overlap):
+        raise TypeError(f"is {value!r}, expected a member of Overlap")
+
+
+def _check_jitter(value: object) -> None:
+    if value is None:
+        raise TypeError("is None, expected a finite number of seconds >= 0")
+    check_duration(value)
+
+
 _SCRIPT_CHECKS: Final[Mapping[str, Callable[[object], None]]] = {
     "name": _check_name,
     "script": _check_script,
@@ -144,5 +155,8 @@ _SCRIPT_CHECKS: Final[Mapping[str, Callable[[object], None]]] = {
     "log_path": check_text,
     "run_on_start": check_bool,
     "run_on_stop": check_bool,
+    "cron": check_text,
+    "overlap": _check_overlap,
+    "jitter": _check_jitter,
     "env": check_environment,
 }

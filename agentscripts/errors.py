@@ -7,6 +7,7 @@
     ├── NotInitializedError
     ├── RunnerClosedError
     ├── InvalidScriptError(ValueError)        names the script and the field
+    │   └── InvalidScheduleError
     ├── ExecuteError(ExceptionGroup)          .exceptions: ScriptErrors; .results: all results
     └── ScriptError                           .result; 'run agent script "<name or id>": <why>'
         ├── ScriptNotStartedError             .__cause__ is the OSError
@@ -30,6 +31,7 @@ __all__ = [
     "AgentScriptsError",
     "AlreadyInitializedError",
     "ExecuteError",
+    "InvalidScheduleError",
     "InvalidScriptError",
     "NotInitializedError",
     "OutputPipesOpenError",
@@ -80,6 +82,13 @@ class InvalidScriptError(AgentScriptsError, ValueError):
     def __str__(self) -> str:
         script, field, problem = self.args
         return f"script {script!r}: {field} {problem}"
+
+
+class InvalidScheduleError(InvalidScriptError):
+    """The author of a ``Script`` gave ``cron`` an expression that cannot be understood.
+
+    Raised by ``Runner.init``. ``next_fires``, which has no script, raises ``ValueError``.
+    """
 
 
 class ScriptError(AgentScriptsError):

@@ -161,6 +161,19 @@ int as_run_snapshot(as_run *run, char *line, size_t size, size_t *length);
    after each; at most size bytes from the end. Returns the length. Any thread. */
 size_t as_run_tail(as_run *run, char *text, size_t size);
 
+/* ---- the timer: where the scheduler waits ------------------------------------------------------- */
+
+typedef struct as_timer as_timer;
+
+/* NULL with errno set on failure. */
+as_timer *as_timer_new(void);
+void as_timer_free(as_timer *timer);
+/* Blocks until the real time is `when` (AS_FOREVER: never), the clock is set, as_timer_wake is called,
+   or a signal comes. One thread. 0 or -errno. */
+int as_timer_wait(as_timer *timer, int64_t when);
+/* Any thread; takes no lock. A wake before the wait counts. */
+void as_timer_wake(as_timer *timer);
+
 /* ---- process facts ------------------------------------------------------------------------------ */
 
 /* out[0], out[1]: stdout's read (O_NONBLOCK) and write end; out[2], out[3]: stderr's. 0 or -errno. */

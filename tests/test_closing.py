@@ -21,7 +21,7 @@ from agentscripts import (
     RunResult,
     RunStatus,
     Script,
-    _runner,
+    _calls,
 )
 
 LONG = "echo up $$; exec sleep 60"
@@ -132,7 +132,7 @@ def test_close_says_what_it_waits_for(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """S1: script, pid and command, every 10 s (here sooner)."""
-    monkeypatch.setattr(_runner, "_REMIND", 0.01)
+    monkeypatch.setattr(_calls, "_REMIND", 0.01)
     caplog.set_level(logging.INFO)
     runner = make_runner(Script(script=LONG, name="slow one"))
     call = Background(lambda: runner.execute(check=False))

@@ -14,8 +14,10 @@ PUBLIC = [
     "CancelToken",
     "Command",
     "CommandFactory",
+    "CronSyntax",
     "ExecuteError",
     "Filesystem",
+    "InvalidScheduleError",
     "InvalidScriptError",
     "Log",
     "LogBatch",
@@ -25,6 +27,7 @@ PUBLIC = [
     "OSFilesystem",
     "Options",
     "OutputPipesOpenError",
+    "Overlap",
     "Run",
     "RunResult",
     "RunState",
@@ -41,6 +44,7 @@ PUBLIC = [
     "ShellCommandFactory",
     "Stage",
     "__version__",
+    "next_fires",
 ]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from agentscripts._command import Command, ShellCommandFactory
+from agentscripts._cron import CronSyntax
 from agentscripts._files import OSFilesystem
 from agentscripts._logs import DISCARD, discard_logs
 from agentscripts._model import Script
@@ -44,6 +45,8 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
         "append_logs": False,
         "stall_timeout": 5.0,
         "flush_timeout": 10.0,
+        "timezone": None,
+        "cron_syntax": CronSyntax.CODER,
     }
     assert options.get_script_logger(Script(script="true").id) is DISCARD
 

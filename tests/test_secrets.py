@@ -8,7 +8,7 @@ import pytest
 from conftest import MakeRunner
 from support import Background, Lines, eventually, processes_with
 
-from agentscripts import InvalidScriptError, LogBatch, RunStatus, Script, _runner
+from agentscripts import InvalidScriptError, LogBatch, RunStatus, Script, _calls
 
 SECRET = "hunter2"
 
@@ -54,7 +54,7 @@ def test_what_close_waits_for(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """X1, S1: the command that close names is not the script's text."""
-    monkeypatch.setattr(_runner, "_REMIND", 0.01)
+    monkeypatch.setattr(_calls, "_REMIND", 0.01)
     caplog.set_level(logging.DEBUG)
     script = Script(script=f"true {SECRET}; echo up; while :; do sleep 0.01; done", name="one")
     runner = make_runner(script)

@@ -1,0 +1,125 @@
+"""The scripts that a schedule starts, as runs of a runner."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from agentscripts._agenda import Agenda, Fire
+from agentscripts._calls import Calls
+from agentscripts._context import Context
+from agentscripts._dispatch import Dispatch, Slots
+from agentscripts._execution import Execution
+from agentscripts._launch import CallLimits
+from agentscripts._lifecycle import WaitGroup
+from agentscripts._model import RunStatus, Script, Stage
+from agentscripts._overlap import Overlaps
+from agentscripts._schedule import Schedule
+from agentscripts._scheduler import Clock, Scheduler, SkipReason, SystemClock
+from agentscripts._signals import DeferredSignals
+from agentscripts.errors import RunnerClosedError
+
+__all__ = ["CronRuns"]
+
+_WHY: Final = {
+    SkipReason.OVERLAP: "its last run still runs",
+    SkipReason.MISSED: "the machine slept, or its clock was set forward",
+    SkipReason.CLOSED: "the runner closes",
+}
+
+
+class CronRuns:
+    """Starts the scripts of a runner on their schedules. Thread-safe.
+
+    schedules: of the scripts that have one, by ``Script.id``.
+
+    Raises ``OSError`` when there is no descriptor left.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        calls: Calls,
+        slots: Slots,
+        schedules: Mapping[UUID, Schedule],
+        make_clock: Callable[[], Clock] = SystemClock,
+    ) -> None:
+        self._context: Final = context
+        self._calls: Final = calls
+        self._slots: Final = slots
+        self._scripts: Final = {s.id: s for s in context.scripts if s.id in schedules}
+        clock = make_clock()
+        agenda: Agenda[UUID] = Agenda(random.random)
+        now = clock.now()
+        for script in self._scripts.values():
+            agenda.add(script.id, schedules[script.id], now, jitter=script.jitter)
+        self._scheduler: Final = Scheduler(
+            agenda,
+            Overlaps({script.id: script.overlap for script in self._scripts.values()}),
+            clock=clock,
+            fire=self._fire,
+            skip=self._skip,
+            log=context.log,
+        )
+
+    def start(self) -> None:
+        """Start the schedules, once."""
+        self._scheduler.start()
+
+    def close(self) -> None:
+        """Stop the schedules and cancel the runs that they started; does not wait for these."""
+        self._scheduler.close()
+        self._calls.cancel_all(Stage.CRON)
+
+    def _fire(self, fires: Sequence[Fire[UUID]]) -> None:
+        limits = CallLimits(
+            None, None, DeferredSignals(self._context.wakeup), self._context.environment()
+        )
+        limits.reports = WaitGroup()
+        executions = [
+            Execution(self._context, self._scripts[one.key], Stage.CRON, limits, one.planned)
+            for one in fires
+        ]
+        dispatch = Dispatch(self._context, executions, limits, self._slots, self._ended)
+        thread = threading.Thread(
+            target=self._perform, args=(dispatch,), name="agentscripts-cron-runs", daemon=True
+        )
+        try:
+            self._calls.begin(thread)
+        except RunnerClosedError:
+            for one in fires:
+                self._skip(one.key, one.planned, SkipReason.CLOSED, 1)
+            return
+        try:
+            thread.start()
+        except RuntimeError as error:  # no thread is left in the system
+            dispatch.give_up(RunStatus.NOT_STARTED, f"not started: {error}", error)
+            self._calls.end(thread)
+
+    def _perform(self, dispatch: Dispatch) -> None:
+        try:
+            self._calls.run(dispatch, cancelled=False)
+        finally:
+            self._calls.end()
+
+    def _ended(self, execution: Execution) -> None:
+        self._scheduler.ended(execution.script.id)
+
+    def _skip(self, script_id: UUID, planned: datetime, reason: SkipReason, count: int) -> None:
+        script: Script = self._scripts[script_id]
+        self._context.metrics.skipped(reason.value, count)
+        times = "1 time" if count == 1 else f"{count} times"
+        self._context.log(
+            logging.WARNING,
+            'schedule of script "%s": %s skipped, the last of %s (%s): %s',
+            script.label,
+            times,
+            planned.isoformat(),
+            reason.value,
+            _WHY[reason],
+        )

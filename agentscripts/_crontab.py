@@ -1,0 +1,42 @@
+"""From scripts to their schedules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import tzinfo
+from uuid import UUID
+
+from agentscripts._cron import five_field_warning, parse
+from agentscripts._model import Script
+from agentscripts._options import Options
+from agentscripts._schedule import Schedule
+from agentscripts._zones import local_zone
+from agentscripts.errors import InvalidScheduleError
+
+__all__ = ["parse_schedules", "schedule_warnings"]
+
+
+def parse_schedules(scripts: Sequence[Script], options: Options) -> dict[UUID, Schedule]:
+    """Return the schedules of the scripts that have one, by ``Script.id``.
+
+    Raises ``InvalidScheduleError``.
+    """
+    zone: tzinfo | None = options.timezone
+    schedules = {}
+    for script in scripts:
+        if not script.cron:
+            continue
+        try:
+            zone = zone or local_zone()
+            schedules[script.id] = parse(script.cron, syntax=options.cron_syntax, timezone=zone)
+        except (TypeError, ValueError) as error:
+            raise InvalidScheduleError(script.label, "cron", str(error)) from None
+    return schedules
+
+
+def schedule_warnings(scripts: Iterable[Script], options: Options) -> Iterator[str]:
+    """Yield what to tell of schedules that are legal and may be a mistake."""
+    for script in scripts:
+        warning = five_field_warning(script.cron, options.cron_syntax)
+        if warning is not None:
+            yield f'schedule of script "{script.label}": {warning}'
