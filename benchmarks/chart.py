@@ -127,7 +127,7 @@ def _subtitle(report: Report) -> str:
 def _legend(names: list[str]) -> Iterator[str]:
     x, y = 28.0, 78
     for number, name in enumerate(names):
-        width = 30 + 6.8 * len(name)
+        width = 34 + 6.8 * len(name)
         if x + width > WIDTH:
             x, y = 28.0, y + 22
         yield _mark(number, x, y)
@@ -156,7 +156,7 @@ def _row(row: Measured, top: float, scale: _Scale, names: list[str]) -> Iterator
         number = names.index(name)
         colour = _COLOURS[number % len(_COLOURS)]
         low, high = scale.x(point.minimum), scale.x(point.maximum)
-        label = f"{name}: {format_number(point.median)} × {row.base}"
+        label = f"{name}: {format_number(point.median)} times as good as {row.base}"
         yield f"<g><title>{escape(label)}</title>"
         yield (
             f'<line class="range" x1="{low:.1f}" y1="{y}" x2="{high:.1f}" y2="{y}" '

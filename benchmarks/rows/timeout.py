@@ -148,7 +148,7 @@ ROWS = (
     ),
     _row(
         "timeout-hog",
-        "the same while a thread spins in Python",
+        "the same signal while a thread spins in Python",
         _Case(stamped=True, hog=True),
         "as without that thread; only the return needs the GIL",
         quick=True,

@@ -100,7 +100,7 @@ ROWS = (
     ),
     _row(
         "tree-1000-sessions",
-        "the same, each process in a session of its own",
+        "the same tree, each process in a session of its own",
         "none alive",
         own_sessions=True,
     ),
