@@ -58,6 +58,8 @@ def main() -> int:
     except (NoCompilerError, UnknownRowError) as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -78,6 +80,7 @@ def _run(options: argparse.Namespace) -> int:
         print(markdown(report), end="")
     for path in _save(report, options):
         print(f"benchmarks: wrote {path}", file=sys.stderr)
+    print(f"benchmarks: took {sum(row.seconds for row in report.rows):.0f} s", file=sys.stderr)
     return 1 if report.has_failed else 0
 
 
