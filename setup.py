@@ -19,7 +19,15 @@ ROOT = Path(__file__).parent
 PACKAGE = "agentscripts"
 HELPER = "_exec"
 
-BENCH = ["plumbum>=1.9", "pyperf>=2.7", "rich>=13", "sh>=2", "subprocess-tee>=0.4", "trio>=0.25"]
+BENCH = [
+    "apscheduler>=3.10,<4",
+    "plumbum>=1.9",
+    "pyperf>=2.7",
+    "rich>=13",
+    "sh>=2",
+    "subprocess-tee>=0.4",
+    "trio>=0.25",
+]
 CLI = ["click>=8.1", "pydantic>=2", "rich>=13"]
 DOCS = ["markdown-it-py>=3"]
 TEST = ["build>=1.2", "cffi>=1.17", "pytest>=8", "pytest-timeout>=2.3", "setuptools>=77"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
@@ -49,7 +49,12 @@ class Counters:
 
 
 @contextlib.contextmanager
-def runner(base: Path, scripts: Sequence[Script | str], **options: Any) -> Iterator[Runner]:
+def runner(
+    base: Path,
+    scripts: Sequence[Script | str],
+    on_complete: Callable[[RunResult], object] | None = None,
+    **options: Any,
+) -> Iterator[Runner]:
     """Make a runner with its files under ``base``; lines go nowhere unless a logger is given."""
     defaults = {
         "data_dir_base": base,
@@ -58,7 +63,9 @@ def runner(base: Path, scripts: Sequence[Script | str], **options: Any) -> Itera
         "shell": SHELL,
     }
     with Runner(Options(**{**defaults, **options})) as made:
-        made.init([_script(number, one) for number, one in enumerate(scripts)])
+        made.init(
+            [_script(number, one) for number, one in enumerate(scripts)], on_complete=on_complete
+        )
         yield made
 
 

@@ -15,14 +15,14 @@ from benchmarks.ours import Counters, runner
 from benchmarks.row import OURS, Better, Measure, Row, Sample
 from benchmarks.status import context_switches
 
-__all__ = ["ORDER", "ROWS"]
+__all__ = ["ORDER", "ROWS", "sleep"]
 
 ORDER = 100
 HELD: Final = 100
 HOUR: Final = 3600.0
 
 
-def _sleep(seconds: float) -> dict[str, float]:
+def sleep(seconds: float) -> dict[str, float]:
     """Return this process's CPU time and context switches while it sleeps."""
     time.sleep(0.2)  # what went before is over
     switches = context_switches()
@@ -35,14 +35,14 @@ def _sleep(seconds: float) -> dict[str, float]:
 
 def sleep_bare(seconds: float, base: str) -> dict[str, float]:
     """Sleep in a process without a runner."""
-    return _sleep(seconds)
+    return sleep(seconds)
 
 
 def sleep_idle(seconds: float, base: str) -> dict[str, float]:
     """Sleep beside a runner that has run a script."""
     with runner(Path(base), ["true"], get_script_logger=Counters()) as made:
         made.execute()
-        return _sleep(seconds)
+        return sleep(seconds)
 
 
 def sleep_holding(seconds: float, base: str) -> dict[str, float]:
@@ -55,7 +55,7 @@ def sleep_holding(seconds: float, base: str) -> dict[str, float]:
         while sum(run.pid is not None for run in made.runs()) < HELD:
             time.sleep(0.02)
         try:
-            return _sleep(seconds)
+            return sleep(seconds)
         finally:
             cancel.cancel()
             call.join()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from agentscripts import Script
 from benchmarks.lab import Lab
@@ -81,7 +81,7 @@ def _ours(case: Case) -> Measure:
         size = _whole_lines(lab.pick(64, 32) * MIB // case.scripts, case.length)
         logs, text = case.logs(lab), _script(lab, size, case.length)
         counters = Counters()
-        logger = {"get_script_logger": counters} if case.logger else {}
+        logger: dict[str, Any] = {"get_script_logger": counters} if case.logger else {}
         scripts = [
             Script(name=str(n), script=text, log_path=str(log)) for n, log in enumerate(logs)
         ]
