@@ -13,8 +13,28 @@ PACKAGE = Path(agentscripts.__file__).parent
 
 # Each module imports only modules of the layers above its own; docs/architecture.md has this table.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("_cancel", "_lifecycle", "_logs", "_model", "_native", "_signals", "_version", "errors"),
-    ("_command", "_delivery", "_files", "_outcome", "_process", "_result", "_validation"),
+    (
+        "_cancel",
+        "_lifecycle",
+        "_logs",
+        "_model",
+        "_native",
+        "_schedule",
+        "_signals",
+        "_version",
+        "_zones",
+        "errors",
+    ),
+    (
+        "_command",
+        "_cron",
+        "_delivery",
+        "_files",
+        "_outcome",
+        "_process",
+        "_result",
+        "_validation",
+    ),
     ("_metrics", "_options", "_reports", "_spawn", "_writers", "testing"),
     ("_context",),
     ("_launch",),
@@ -36,11 +56,13 @@ LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 # They decide and hold; they start no thread, take no lock and call no kernel.
 PURE = {
     "errors",
+    "_cron",
     "_logs",
     "_model",
     "_options",
     "_outcome",
     "_result",
+    "_schedule",
     "_validation",
     "_version",
     "_manifest",
@@ -51,6 +73,7 @@ ONLY = {
     "agentscripts._core": {"_native"},
     "subprocess": {"_spawn"},
     "psutil": {"_process"},
+    "croniter": {"_cron"},
     "prometheus_client": {"_metrics", "_runner"},
     "click": {"cli", "_commands"},
     "pydantic": {"_manifest", "_tables"},
