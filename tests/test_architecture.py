@@ -26,6 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "errors",
     ),
     (
+        "_agenda",
         "_command",
         "_cron",
         "_delivery",
@@ -56,6 +57,7 @@ LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 # They decide and hold; they start no thread, take no lock and call no kernel.
 PURE = {
     "errors",
+    "_agenda",
     "_cron",
     "_logs",
     "_model",
