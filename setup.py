@@ -30,7 +30,14 @@ BENCH = [
 ]
 CLI = ["click>=8.1", "pydantic>=2", "rich>=13"]
 DOCS = ["markdown-it-py>=3"]
-TEST = ["build>=1.2", "cffi>=1.17", "pytest>=8", "pytest-timeout>=2.3", "setuptools>=77"]
+TEST = [
+    "build>=1.2",
+    "cffi>=1.17",
+    "hypothesis>=6.100",
+    "pytest>=8",
+    "pytest-timeout>=2.3",
+    "setuptools>=77",
+]
 
 
 class BuildExt(build_ext):
