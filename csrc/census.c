@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 struct as_census {
@@ -21,6 +22,7 @@ struct as_census {
     as_text environ;
     int64_t scanned_at;             /* monotonic, when the last scan began */
     uint64_t since;                 /* the start of the oldest process whose environment it read */
+    bool in_exec;                   /* the last scan met a process that was, for long */
     bool complete;                  /* no process can have slipped through the last scan */
     _Atomic uint64_t waiting_since; /* the least that those who wait want */
 };
@@ -64,10 +66,12 @@ static int open_proc(const as_census *census, int pid, const char *name) {
 
 bool as_out_of_resources(void) { return errno == EMFILE || errno == ENFILE || errno == ENOMEM; }
 
-/* From /proc/<pid>/stat, see proc_pid_stat(5). */
-bool as_process_read(const as_census *census, int pid, as_process *out) {
-    enum { STATE = 3, PARENT, GROUP, SESSION, THREADS = 20, START = 22 };
-    char text[1024]; /* one read gives it all */
+/* The fields of /proc/<pid>/stat, see proc_pid_stat(5). */
+enum { STATE = 3, PARENT, GROUP, SESSION, THREADS = 20, START = 22, ENV_END = 51 };
+
+/* Reads the fields from STATE to `last`. False: no such process, or as_out_of_resources. */
+static bool read_fields(const as_census *census, int pid, int last, uint64_t *field, char *state) {
+    char text[2048]; /* one read gives it all */
     errno = 0;
     int fd = open_proc(census, pid, "stat");
     ssize_t size = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
@@ -81,15 +85,23 @@ bool as_process_read(const as_census *census, int pid, as_process *out) {
         return false;
     }
     p += 2;
-    char state = *p;
-    uint64_t field[START + 1] = {0};
-    for (int i = STATE; i <= START; i++) {
+    *state = *p;
+    for (int i = STATE; i <= last; i++) {
         field[i] = strtoull(p, NULL, 10); /* the state and negative numbers are of no interest */
         p = strchr(p, ' ');
         if (!p) {
             return false;
         }
         p++;
+    }
+    return true;
+}
+
+bool as_process_read(const as_census *census, int pid, as_process *out) {
+    uint64_t field[START + 1] = {0};
+    char state;
+    if (!read_fields(census, pid, START, field, &state)) {
+        return false;
     }
     *out = (as_process){.pid = pid,
                         .started = field[START],
@@ -99,6 +111,14 @@ bool as_process_read(const as_census *census, int pid, as_process *out) {
                         /* A main thread may end before the others: a zombie with threads lives. */
                         .dead = (state == 'Z' || state == 'X') && field[THREADS] <= 1};
     return true;
+}
+
+/* An exec has a moment in which the new environment is not there yet. */
+static bool is_in_exec(const as_census *census, int pid) {
+    uint64_t field[ENV_END + 1] = {0};
+    char state;
+    return read_fields(census, pid, ENV_END, field, &state) && state != 'Z' && state != 'X' &&
+           field[ENV_END] == 0;
 }
 
 bool as_grow(void *array, size_t *room, size_t needed, size_t size) {
@@ -137,11 +157,21 @@ const char *as_process_ids(const as_census *census, int pid, as_text *buffer) {
         }
         p += name;
     }
+    errno = ENODATA;
     return NULL;
 }
 
 static int keep_run_ids(as_census *census, as_process *found) {
+    const struct timespec moment = {.tv_nsec = AS_MILLISECOND / 10};
     const char *ids = as_process_ids(census, found->pid, &census->environ);
+    for (int i = 0; !ids && errno == 0 && is_in_exec(census, found->pid); i++) {
+        if (i == 10) {
+            census->in_exec = true;
+            return 0;
+        }
+        (void)nanosleep(&moment, NULL);
+        ids = as_process_ids(census, found->pid, &census->environ);
+    }
     if (!ids) {
         return as_out_of_resources() ? -errno : 0;
     }
@@ -246,6 +276,7 @@ static int scan(as_census *census, uint64_t since) {
     census->scanned_at = as_monotonic();
     census->since = since;
     census->count = 0;
+    census->in_exec = false;
     census->ids_size = 1; /* index 0 says "none" */
     if (!as_grow(&census->ids.bytes, &census->ids.room, 1, 1)) {
         return -ENOMEM;
@@ -258,7 +289,7 @@ static int scan(as_census *census, uint64_t since) {
         long size = syscall(SYS_getdents64, census->proc_fd, buffer, sizeof buffer);
         if (size <= 0) {
             int result = size < 0 ? -errno : scan_newer(census, since, newest);
-            census->complete = result == 0;
+            census->complete = result == 0 && !census->in_exec;
             return result < 0 ? result : 0;
         }
         for (long at = 0; at < size;) {
