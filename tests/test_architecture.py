@@ -27,6 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     (
         "_agenda",
+        "_closing",
         "_command",
         "_cron",
         "_delivery",
