@@ -36,6 +36,8 @@ class SignalClose:
     """
 
     def __init__(self, wind_down: Callable[[], object], kill: Callable[[], object]) -> None:
+        self.on_signal: Callable[[int], object] = lambda number: None
+        """Told by the handler of each signal, until one has its effect."""
         self._wind_down: Final = wind_down
         self._kill: Final = kill
         self._pid: Final = os.getpid()
@@ -91,6 +93,7 @@ class SignalClose:
         elif not self._ready:
             self._signalled = True
             self._events.put(number)
+            self.on_signal(number)
         elif not self._had_effect:
             self._had_effect = True
             self._pass_on(number, frame)
