@@ -103,6 +103,22 @@ def test_reader_that_leaves(tmp_path: Path) -> None:
     assert (tmp_path / "ran").read_text() == "ran\n"
 
 
+def test_reader_that_leaves_after_the_signal(tmp_path: Path) -> None:
+    """Cron: that nobody reads any more does not count as a second signal."""
+    os.mkfifo(tmp_path / "go")
+    script = "echo stopping; read -r x <go; echo more; sleep 0.3; echo ran >ran"
+    stop = f"[[script]]\nname = 'stop'\nrun_on_stop = true\nscript = '{script}'\n"
+    with Running(tmp_path, stop, "--cron") as process:
+        wait_for(process.stderr, "agentscripts: running 0 schedules")
+        process.send_signal(signal.SIGTERM)
+        wait_for(process.stdout, "stop | stopping")
+        assert process.stdout is not None
+        process.stdout.close()
+        (tmp_path / "go").write_text("\n")
+        assert process.wait() == 143
+    assert (tmp_path / "ran").read_text() == "ran\n"
+
+
 def test_ignored_signal(tmp_path: Path) -> None:
     """Cron: under nohup SIGHUP ends nothing."""
     before = ("/bin/sh", "-c", 'trap "" HUP; exec "$@"', "sh")

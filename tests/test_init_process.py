@@ -65,17 +65,20 @@ def _script(script: str, *more: str) -> str:
 def test_orphans_are_reaped(tmp_path: Path, before: tuple[str, ...]) -> None:
     """Process 1: what a script leaves is adopted, and no zombie stays when it ends."""
     os.mkfifo(tmp_path / "go")
+    # A writer that stays: no orphan waits in vain, however late it comes.
+    go = os.open(tmp_path / "go", os.O_RDWR | os.O_CLOEXEC)
     orphan = "for i in 1 2 3; do (setsid sh -c 'read -r x <go' >log 2>&1 &); done; echo left"
     with Running(tmp_path, _script(orphan), "--cron", before=before) as process:
         wait_for(process.stdout, "a | left")
         wait_for(process.stderr, _RUNNING)
         reaper = _process_1(process)
         assert len(eventually(lambda: len(_children(reaper)) >= 4 and _children(reaper))) == 4
-        (tmp_path / "go").write_text("1\n2\n3\n")
+        os.write(go, b"\n\n\n")
         (agent,) = eventually(lambda: len(_children(reaper)) == 1 and _children(reaper), "reaped")
         assert state_of(agent) not in ("", "Z")
         os.kill(reaper, signal.SIGTERM)
         assert process.finish()[0] == 143
+    os.close(go)
 
 
 @pytest.mark.parametrize(
