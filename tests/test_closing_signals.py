@@ -135,8 +135,8 @@ threading.Event().wait()
         child = int(host.wait_for("line "))
         host.send_signal(signal.SIGTERM)
         host.finish()
+        assert not is_alive(child)
     assert host.returncode == -signal.SIGTERM
-    assert not is_alive(child)
 
 
 @slow
