@@ -50,6 +50,11 @@ class SignalClose:
         self._had_effect = False
         self._finished = False  # the thread has nothing more to do
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a signal has come that has not had its effect."""
+        return self._signalled and not self._finished
+
     def add(self, numbers: Sequence[int]) -> None:
         """Wait for these signals, too. Raises ``RuntimeError``, ``TypeError``, ``ValueError``."""
         _check(numbers)
@@ -65,7 +70,7 @@ class SignalClose:
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait until a signal that has come has had its effect, at most ``timeout`` seconds."""
-        if self._thread is not None and self._signalled and not self._is_own_thread():
+        if self._thread is not None and self.is_busy and not self._is_own_thread():
             self._thread.join(timeout)
 
     def close(self) -> None:

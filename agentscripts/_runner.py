@@ -262,6 +262,8 @@ class Runner:
         self._calls.finish(left, self._log)
         self._close_once()
         self._signals.close()
+        if not self._signals.is_busy:  # else the process's exit waits for the effect
+            _open_runners.discard(self)
 
     def _run(
         self, context: Context, select: Select, stage: Stage, limits: CallLimits
@@ -351,7 +353,6 @@ class Runner:
                 self._closer = None
                 self._closed = True
                 self._lock.notify_all()
-        _open_runners.discard(self)
         if stuck:
             self._log(
                 logging.WARNING,

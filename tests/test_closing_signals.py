@@ -359,3 +359,27 @@ def test_thread_is_there_only_for_who_asks(make_runner: MakeRunner) -> None:
     assert found()
     runner.close()
     assert eventually(lambda: not found())
+
+
+@slow
+@pytest.mark.parametrize("last", ["runner.close()", "sys.exit(5)"])
+def test_handler_during_close(tmp_path: Path, last: str) -> None:
+    """Signals: a handler that was there may close and raise, though the main thread waits in
+    ``close`` or for the process's exit."""
+    program = f"""
+def handler(number, frame):
+    runner.close()
+    say("handler")
+    os._exit(9) if {last!r} != "runner.close()" else sys.exit(8)
+
+signal.signal(signal.SIGTERM, handler)
+runner = make({_START}, {_STOP})
+runner.close_on_signals()
+runner.execute(Stage.START, check=False)
+{last}
+"""
+    with Host(tmp_path, program) as host:
+        host.wait_for("line ")
+        host.send_signal(signal.SIGTERM)
+        assert _lines(host) == ["stopping", "stopped", "handler"]
+    assert host.returncode == (8 if last == "runner.close()" else 9)
