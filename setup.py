@@ -19,9 +19,25 @@ ROOT = Path(__file__).parent
 PACKAGE = "agentscripts"
 HELPER = "_exec"
 
+BENCH = [
+    "apscheduler>=3.10,<4",
+    "plumbum>=1.9",
+    "pyperf>=2.7",
+    "rich>=13",
+    "sh>=2",
+    "subprocess-tee>=0.4",
+    "trio>=0.25",
+]
 CLI = ["click>=8.1", "pydantic>=2", "rich>=13"]
 DOCS = ["markdown-it-py>=3"]
-TEST = ["build>=1.2", "cffi>=1.17", "pytest>=8", "pytest-timeout>=2.3", "setuptools>=77"]
+TEST = [
+    "build>=1.2",
+    "cffi>=1.17",
+    "hypothesis>=6.100",
+    "pytest>=8",
+    "pytest-timeout>=2.3",
+    "setuptools>=77",
+]
 
 
 class BuildExt(build_ext):
@@ -103,7 +119,7 @@ setup(
         "cli": CLI,
         "docs": DOCS,
         "test": CLI + DOCS + TEST,
-        "bench": ["rich>=13"],
+        "bench": BENCH,
         "dev": [*CLI, *DOCS, *TEST, "tox>=4.20"],
     },
     entry_points={"console_scripts": ["agentscripts = agentscripts.cli:main"]},

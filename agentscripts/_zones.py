@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from datetime import UTC, tzinfo
-from typing import Final
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
 
 __all__ = ["find_zone", "local_zone"]
 
@@ -14,6 +16,8 @@ _LOCALTIME: Final = "/etc/localtime"
 
 def find_zone(name: str) -> ZoneInfo:
     """Return a zone of the IANA database; ``ValueError`` when it has none of that name."""
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
     try:
         return ZoneInfo(name)
     # A name that leads out of the database is a ValueError, a folder of it an OSError.
@@ -45,6 +49,8 @@ def local_zone() -> tzinfo:
 
 def _zone_in(path: str) -> ZoneInfo:
     """Read a file of the database; when it lies in one, the zone gets its name."""
+    from zoneinfo import ZoneInfo
+
     _, is_there, name = os.path.realpath(path).rpartition("/zoneinfo/")
     with open(path, "rb") as file:
         return ZoneInfo.from_file(file, key=name if is_there else path)

@@ -19,7 +19,7 @@ FILES = (
     *("setup.py", "pyproject.toml", "tox.ini", "MANIFEST.in", ".clang-format", ".gitignore"),
     *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE"),
 )
-GENERATED = shutil.ignore_patterns("__pycache__", "*.py[cod]", "*.so", "_exec")
+GENERATED = shutil.ignore_patterns("__pycache__", "*.py[cod]", "*.so", "_exec", "20*")
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 

@@ -1,0 +1,65 @@
+"""A logger that takes its time for each line."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+from uuid import UUID
+
+from agentscripts import LogBatch
+from benchmarks.lab import Lab
+from benchmarks.meter import Meter
+from benchmarks.ours import runner
+from benchmarks.row import OURS, Better, Row, Sample
+
+__all__ = ["ORDER", "ROWS"]
+
+ORDER = 60
+LINES: Final = 600
+DELAY: Final = 0.04
+
+
+class _Slow:
+    lines = 0
+
+    def send(self, batch: LogBatch) -> None:
+        time.sleep(DELAY * len(batch.lines))
+        self.lines += len(batch.lines)
+
+    def flush(self) -> None:
+        pass
+
+
+def _ours(lab: Lab) -> Sample:
+    logger = _Slow()
+
+    def get_logger(log_source_id: UUID) -> _Slow:
+        return logger
+
+    script = f"i=0; while [ $i -lt {LINES} ]; do echo line $i; i=$((i+1)); done"
+    base = lab.directory("slow")
+    with runner(base, [script], get_script_logger=get_logger) as made, Meter() as meter:
+        (result,) = made.execute(check=False)
+    return Sample(
+        LINES - logger.lines,
+        meter.cpu,
+        {"succeeded": float(result.ok), "s": meter.wall},
+    )
+
+
+_HELD_BACK = "calls the logger where it reads, so its script waits and no line is lost"
+
+ROWS = (
+    Row(
+        name="slow-logger",
+        what=f"{LINES} lines to a logger that takes {DELAY * 1000:.0f} ms each, lines lost",
+        unit="lines",
+        better=Better.LOWER,
+        contenders={OURS: _ours, "Popen and threads": _HELD_BACK},
+        bar="0 lost, the run succeeds (the Go original: 272 lost, it fails)",
+        cpu_unit="s",
+        # It takes 24 s, nearly all of them asleep, and a count does not vary with the machine.
+        rounds=1,
+        warm_up=False,
+    ),
+)

@@ -1,0 +1,209 @@
+"""Schedules of a runner, on the machine's own clock."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+from conftest import MakeRunner
+from prometheus_client import CollectorRegistry
+from support import Background, Lines, eventually
+
+from agentscripts import (
+    CronSyntax,
+    InvalidScheduleError,
+    Overlap,
+    RunnerClosedError,
+    RunResult,
+    RunStatus,
+    Script,
+    Stage,
+)
+
+pytestmark = pytest.mark.slow  # a schedule's shortest step is a second
+
+EVERY_SECOND = "* * * * * *"
+AT = "echo at $AGENTSCRIPTS_SCHEDULED_AT"
+
+
+def planned_times(lines: Lines) -> list[datetime]:
+    return [datetime.fromisoformat(line.removeprefix("at ")) for line in lines.lines]
+
+
+def test_it_fires_on_time(make_runner: MakeRunner, lines: Lines) -> None:
+    """C1, R5: each second once, never before its time, and the script knows which."""
+    done: list[RunResult] = []
+    runner = make_runner(Script(script=AT, cron=EVERY_SECOND), on_complete=done.append)
+    runner.start_cron()
+    lines.wait_for("at", 3)
+    runner.close()
+    times = planned_times(lines)
+    assert all(time.utcoffset() == timedelta() and time.microsecond == 0 for time in times)
+    assert times == sorted(set(times))
+    assert {result.stage for result in done} == {Stage.CRON}
+    assert all(result.started_at >= time for result, time in zip(done, times, strict=False))
+
+
+def test_start_before_init_and_twice(make_runner: MakeRunner, lines: Lines) -> None:
+    """R2: start_cron may come before init, and again: each time comes once."""
+    runner = make_runner()
+    runner.start_cron()
+    runner.init([Script(script=AT, cron=EVERY_SECOND)])
+    runner.start_cron()
+    lines.wait_for("at", 2)
+    runner.close()
+    times = planned_times(lines)
+    assert len(times) == len(set(times))
+
+
+def test_close_right_after_start(make_runner: MakeRunner) -> None:
+    """R2, S2: nothing is left; a later start is refused."""
+    runner = make_runner(Script(script=AT, cron=EVERY_SECOND))
+    runner.start_cron()
+    runner.close()
+    with pytest.raises(RunnerClosedError):
+        runner.start_cron()
+
+
+@pytest.mark.parametrize("attempt", range(20))
+def test_start_and_close_race(make_runner: MakeRunner, attempt: int) -> None:
+    """S1: in any order both return, and nothing is left."""
+    runner = make_runner(Script(script=AT, cron=EVERY_SECOND))
+    barrier = threading.Barrier(2)
+
+    def start() -> None:
+        barrier.wait()
+        try:
+            runner.start_cron()
+        except RunnerClosedError:
+            pass
+
+    def close() -> None:
+        barrier.wait()
+        runner.close()
+
+    starting, closing = Background(start), Background(close)
+    starting.result()
+    closing.result()
+
+
+def test_close_cancels_scheduled_runs(make_runner: MakeRunner, lines: Lines) -> None:
+    """S1: a scheduled run does not hold up close; runs() and cancel() reach it like any other."""
+    done: list[RunResult] = []
+    runner = make_runner(
+        Script(script="echo up; exec sleep 60", cron=EVERY_SECOND, overlap=Overlap.ALLOW),
+        on_complete=done.append,
+    )
+    runner.start_cron()
+    lines.wait_for("up", 2)
+    first = runner.runs()[0]
+    assert first.stage is Stage.CRON
+    assert runner.cancel(first.run_id)
+    eventually(lambda: done)
+    runner.close()
+    assert len(done) >= 2
+    assert {result.status for result in done} == {RunStatus.CANCELLED}
+
+
+def test_a_skip_is_told_and_counted(
+    make_runner: MakeRunner, lines: Lines, caplog: pytest.LogCaptureFixture
+) -> None:
+    """C4, M1: a time that passes without a run is a record and a count."""
+    registry = CollectorRegistry()
+    runner = make_runner(
+        Script(name="long", script="echo up; exec sleep 60", cron=EVERY_SECOND),
+        Script(name="tick", script="echo tick", cron=EVERY_SECOND),
+    )
+    runner.register_metrics(registry)
+    runner.start_cron()
+    lines.wait_for("up")
+    lines.wait_for("tick", 3)
+    runner.close()
+    skipped = registry.get_sample_value("agent_scripts_cron_skipped_total", {"reason": "overlap"})
+    told = [record for record in caplog.records if "its last run still runs" in record.message]
+    assert skipped == len(told) > 0
+    assert told[0].levelno == logging.WARNING
+    assert 'schedule of script "long": 1 time skipped' in told[0].message
+
+
+def test_many_at_once(make_runner: MakeRunner, lines: Lines) -> None:
+    """C3: what is due in the same second starts in one go."""
+    scripts = [Script(name=f"s{n}", script=AT, cron=EVERY_SECOND) for n in range(100)]
+    runner = make_runner(*scripts)
+    runner.start_cron()
+    lines.wait_for("at")
+    first = planned_times(lines)[0]
+    eventually(lambda: planned_times(lines).count(first) == 100)
+    runner.close(timeout=0)
+
+
+def test_execute_selects_scheduled_scripts(make_runner: MakeRunner, lines: Lines) -> None:
+    """R3: Stage.CRON selects the scripts that have a schedule; no time was planned for them."""
+    runner = make_runner(
+        Script(script="echo cron $AGENTSCRIPTS_SCHEDULED_AT.", cron="0 0 0 1 1 *"), "echo other"
+    )
+    (result,) = runner.execute(Stage.CRON)
+    assert result.stage is Stage.CRON
+    assert lines.lines == ["cron ."]
+
+
+def test_an_outer_plan_is_not_inherited(
+    make_runner: MakeRunner, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R5: a runner inside a scheduled script does not pass that script's plan on."""
+    monkeypatch.setenv("AGENTSCRIPTS_SCHEDULED_AT", "2026-01-01T00:00:00+00:00")
+    make_runner("echo ${AGENTSCRIPTS_SCHEDULED_AT-none}").execute()
+    assert lines.lines == ["none"]
+
+
+@pytest.mark.parametrize(
+    ("script", "options", "problem"),
+    [
+        (Script(script="true", name="a", cron="x"), {}, "cron is 'x' and has 1 field"),
+        (Script(script="true", name="a", cron="0 0 * * *"), {"cron_syntax": CronSyntax.UNIX}, ""),
+        (
+            Script(script="true", name="a", cron="* 0 0 * * *"),
+            {"cron_syntax": CronSyntax.UNIX},
+            "cron is '* 0 0 * * *' and has 6 fields",
+        ),
+    ],
+)
+def test_validation(
+    make_runner: MakeRunner, script: Script, options: dict[str, object], problem: str
+) -> None:
+    """R1, C1: a schedule that cannot be read is refused, with its field; init works then."""
+    runner = make_runner(**options)
+    if problem:
+        with pytest.raises(InvalidScheduleError) as caught:
+            runner.init([script])
+        assert problem in str(caught.value)
+        assert (caught.value.script, caught.value.field) == ("a", "cron")
+        runner.init([Script(script="true")])
+    else:
+        runner.init([script])
+
+
+def test_five_fields_are_warned_of(
+    make_runner: MakeRunner, caplog: pytest.LogCaptureFixture
+) -> None:
+    """C1: five fields read with the second first are legal, and told with both readings."""
+    make_runner(Script(script="true", name="night", cron="0 5 * * *"))
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert 'schedule of script "night"' in record.message
+    assert "'0 5 * * * *'" in record.message
+    assert "'0 0 5 * * *'" in record.message
+
+
+def test_timezone(make_runner: MakeRunner, lines: Lines) -> None:
+    """C1: hours count in Options.timezone."""
+    zone = ZoneInfo("Asia/Kolkata")  # far from the machine's, and half an hour off
+    now = datetime.now(zone)
+    hours = f"{now.hour},{(now + timedelta(hours=1)).hour}"
+    runner = make_runner(Script(script=AT, cron=f"* * {hours} * * *"), timezone=zone)
+    runner.start_cron()
+    lines.wait_for("at")
+    runner.close()
