@@ -6,7 +6,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Final
 
 from agentscripts._dispatch import Dispatch
@@ -32,6 +32,8 @@ class Calls:
         self._shut = False
         self._threads: list[threading.Thread] = []
         self._dispatches: set[Dispatch] = set()
+        self._over = threading.Condition(self._lock)  # a dispatch left the set
+        self._begun: set[Stage] = set()
         self._ending: dict[Stage | None, bool] = {}  # whose runs are to end; True: at once
 
     @property
@@ -69,6 +71,7 @@ class Calls:
         """Perform the runs of a call, so that the methods below reach them."""
         with self._lock:
             self._dispatches.add(dispatch)
+            self._begun.add(dispatch.stage)
             ending = [self._ending.get(stage) for stage in (None, dispatch.stage)]
         try:
             if cancelled or any(one is not None for one in ending):
@@ -77,6 +80,18 @@ class Calls:
         finally:
             with self._lock:
                 self._dispatches.discard(dispatch)
+                self._over.notify_all()
+
+    def has_begun(self, stage: Stage) -> bool:
+        """Whether scripts of a stage run or have run."""
+        return stage in self._begun
+
+    def end_stages(self, stages: Collection[Stage]) -> None:
+        """Cancel all runs of some stages, also those to come; return when those under way ended."""
+        for stage in stages:
+            self.cancel_all(stage)
+        with self._over:
+            self._over.wait_for(lambda: not any(one.stage in stages for one in self._dispatches))
 
     def runs(self) -> list[Run]:
         """Return what runs or waits now."""

@@ -1,4 +1,4 @@
-"""A manifest's start scripts run in the foreground: their lines, signals, the exit status."""
+"""A manifest's scripts run in the foreground: their lines, the summary, the exit status."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ import signal
 import sys
 from collections import defaultdict
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Final, Self
+from typing import Final
 from uuid import UUID
 
 from agentscripts._cancel import CancelToken
 from agentscripts._console import LineLogger, Output, OutputHandler, escape
+from agentscripts._interrupts import Interrupts, ServingInterrupts
 from agentscripts._logs import ScriptLogger
 from agentscripts._manifest import Manifest
-from agentscripts._model import Stage
+from agentscripts._metricspage import Address, serve_metrics
+from agentscripts._model import Script, Stage
 from agentscripts._options import Options
 from agentscripts._result import RunResult
 from agentscripts._runner import Runner
 from agentscripts._summary import summarize
+from agentscripts.errors import RunnerClosedError
 
 __all__ = ["run_in_foreground"]
 
@@ -30,41 +32,97 @@ _FAILED: Final = 1
 _SIGNALLED: Final = 128
 
 
-def run_in_foreground(path: Path, manifest: Manifest) -> int:
+def run_in_foreground(
+    path: Path, manifest: Manifest, *, cron: bool = False, metrics: Address | None = None
+) -> int:
     """Run the scripts, print what ``agentscripts run --help`` tells, and return the exit status.
 
     Takes over SIGINT, SIGTERM and SIGHUP meanwhile, so only the main thread may call it.
+
+    cron: whether to go on with the schedules until one of these signals.
+    metrics: where to serve the page for Prometheus.
     """
-    return _Foreground(path, manifest).run()
+    return _Foreground(path, manifest, cron=cron, metrics=metrics).run()
 
 
 class _Foreground:
-    def __init__(self, path: Path, manifest: Manifest) -> None:
+    def __init__(
+        self, path: Path, manifest: Manifest, *, cron: bool = False, metrics: Address | None = None
+    ) -> None:
         self._path = path
         self._manifest = manifest
+        self._cron = cron
+        self._metrics = metrics
         self._cancel = CancelToken()
         self._hurry = CancelToken()
         self._stdout = Output(sys.stdout, self._hurry, self._cancel.cancel)
         self._stderr = Output(sys.stderr, self._hurry)
-        self._signals = _Signals(self._stderr, self._hurry)
+        self._signals = (ServingInterrupts if cron else Interrupts)(self._stderr, self._hurry)
         self._results: list[RunResult] = []
 
     def run(self) -> int:
         with self._signals, contextlib.suppress(KeyboardInterrupt):
             try:
-                self._execute()
+                if not self._run_with_metrics():
+                    return _FAILED
             except OSError as error:  # the directories cannot be made
                 self._say(f"agentscripts: cannot start: {escape(str(error))}\n")
                 return _FAILED
             self._summarize()
         return self._exit_status()
 
-    def _execute(self) -> None:
-        with Runner(self._options()) as runner:
+    def _run_with_metrics(self) -> bool:
+        """Return whether the page could be served."""
+        if self._metrics is None:
+            self._execute(Runner(self._options()))
+            return True
+        from prometheus_client import CollectorRegistry
+
+        registry = CollectorRegistry()
+        with contextlib.ExitStack() as page:
+            try:
+                address = page.enter_context(serve_metrics(registry, self._metrics))
+            except OSError as error:
+                why = escape(error.strerror or str(error))
+                self._say(f"agentscripts: cannot serve metrics on {self._metrics}: {why}\n")
+                return False
+            self._say(f"agentscripts: metrics on http://{address}/metrics\n")
+            runner = Runner(self._options())
+            runner.register_metrics(registry)
+            self._execute(runner)
+        return True
+
+    def _execute(self, runner: Runner) -> None:
+        with runner:
             # With a signal execute raises, so the results are taken from the callback.
-            runner.init(self._manifest.scripts, on_complete=self._results.append)
+            runner.init(self._manifest.scripts, on_complete=self._note)
             with contextlib.suppress(KeyboardInterrupt):
-                runner.execute(Stage.START, cancel=self._cancel, check=False)
+                if isinstance(self._signals, ServingInterrupts):
+                    self._serve(runner, self._signals)
+                else:
+                    runner.execute(Stage.START, cancel=self._cancel, check=False)
+
+    def _serve(self, runner: Runner, signals: ServingInterrupts) -> None:
+        signals.attach(runner)
+        with contextlib.suppress(RunnerClosedError):  # by a signal
+            runner.execute(Stage.START, cancel=self._cancel, check=False)
+            if self._results:
+                self._summarize()
+                self._results.clear()
+            runner.start_cron()
+            if not signals.first:
+                count = sum(bool(script.cron) for script in self._manifest.scripts)
+                schedules = "1 schedule" if count == 1 else f"{count} schedules"
+                self._say(f"agentscripts: running {schedules} until Ctrl-C, SIGTERM or SIGHUP\n")
+        signals.wait(self._cancel)
+
+    def _note(self, result: RunResult) -> None:
+        # Those of schedules would grow without end; their failures are warnings of the library.
+        if result.stage is not Stage.CRON:
+            self._results.append(result)
+
+    def _runs(self, script: Script) -> bool:
+        return script.run_on_start or (self._cron and (script.run_on_stop or bool(script.cron)))
 
     def _options(self) -> Options:
         prefixes = self._prefixes()
@@ -89,7 +147,7 @@ class _Foreground:
         labels = self._manifest.labels
         names: defaultdict[UUID, list[str]] = defaultdict(list)
         for script in self._manifest.scripts:
-            if script.run_on_start:
+            if self._runs(script):
                 names[script.log_source_id].append(escape(labels[script.id]))
         joined = {source: "+".join(parts) for source, parts in names.items()}
         width = max(map(len, joined.values()), default=0)
@@ -100,7 +158,7 @@ class _Foreground:
         results = sorted(self._results, key=lambda result: order[result.script.id])
         if results:
             self._say(summarize(results, self._manifest.labels))
-        elif not self._signals.first:
+        elif not self._signals.first and not self._cron:
             self._say(f"{escape(str(self._path))}: no script has run_on_start = true\n")
 
     def _exit_status(self) -> int:
@@ -117,54 +175,3 @@ class _Foreground:
         # Who closes a pipe early wants no word on what that did to the scripts.
         if self._stdout.error is None or self._stdout.error.errno != errno.EPIPE:
             self._stderr.write(text)
-
-
-class _Signals:
-    """Takes over the signals that ask this process to end, but for those that it was told to
-    ignore. Each raises ``KeyboardInterrupt``: for ``execute`` the first one cancels, the second
-    one kills.
-
-    first: the number of the first one; 0 before.
-    """
-
-    def __init__(self, stderr: Output, hurry: CancelToken) -> None:
-        self.first = 0
-        self._stderr = stderr
-        self._hurry = hurry
-        self._busy = False
-        self._replaced = contextlib.ExitStack()
-
-    def __enter__(self) -> Self:
-        for number in signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM:
-            old = signal.getsignal(number)
-            if old is not signal.SIG_IGN or number == signal.SIGALRM:
-                self._replaced.callback(signal.signal, number, old)
-                signal.signal(number, self._handle)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        self._replaced.close()
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._busy:
-            # This call interrupts another one, which is about to raise. What both raise would be
-            # one exception, so this one comes again as an alarm, when the other one has raised.
-            signal.setitimer(signal.ITIMER_REAL, 0.01)
-            return
-        self._busy = True
-        if self.first:
-            self._hurry.cancel()
-            self._stderr.write_now("agentscripts: killing the scripts\n")
-        else:
-            self.first = number
-            name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-            text = f"agentscripts: {name}: cancelling the scripts; once more kills them at once\n"
-            self._stderr.write_now(text)
-        self._busy = False
-        raise KeyboardInterrupt

@@ -6,7 +6,9 @@ import concurrent.futures.thread  # noqa: F401  # its exit hook must be there be
 import contextlib
 import logging
 import os
+import signal
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -16,6 +18,7 @@ from uuid import UUID
 
 from agentscripts._calls import Calls, Select, selects, stage_of
 from agentscripts._cancel import CancelToken
+from agentscripts._closing import SignalClose
 from agentscripts._context import Context
 from agentscripts._cronruns import CronRuns
 from agentscripts._crontab import parse_schedules, schedule_warnings
@@ -64,6 +67,8 @@ class Runner:
         self._schedules: Mapping[UUID, Schedule] = {}  # likewise
         self._cron: CronRuns | None = None
         self._cron_wanted = False
+        self._ending = False  # no schedule may start any more
+        self._signals = SignalClose(self._wind_down, self._kill)
         self._closer: threading.Thread | None = None
         self._closed = False
         _open_runners.add(self)
@@ -186,6 +191,26 @@ class Runner:
             if self._context:
                 self._begin_cron(self._context)
 
+    def close_on_signals(self, *signals: int) -> None:
+        """Close, and end the process, when one of these signals comes. Default: SIGTERM.
+
+        At the first one the schedules stop, all runs are cancelled, the stop scripts run (unless
+        ``execute(Stage.STOP)`` has begun), and the runner closes. Then the process ends as by
+        that signal: no ``finally`` and no exit hook runs. Where the signal had a handler in
+        Python, that one is called instead. A second signal kills all scripts at once, and the
+        process ends likewise. A signal that is ignored stays ignored.
+
+        Each call adds signals. ``close`` puts the handlers back, when the main thread calls it.
+        Like all handlers in Python they run only when the main thread runs Python, or blocks in a
+        call that a signal interrupts.
+
+        Raises ``RuntimeError`` outside of the main thread, inside ``execute``, and for a signal
+        whose handler is not Python's; ``RunnerClosedError``; ``ValueError`` or ``TypeError`` for
+        what is no signal or cannot be caught.
+        """
+        self._check_open()
+        self._signals.add(signals or (signal.SIGTERM,))
+
     def runs(self) -> list[Run]:
         """Return what runs or waits now. Raises ``RunnerClosedError`` in a forked child."""
         self._check_process()
@@ -219,7 +244,8 @@ class Runner:
         May be called again and from several threads: all of them return when all is done. Called
         by a logger, by ``on_complete``, or by a signal handler or predicate inside ``execute``, it
         starts to close and returns. Says every 10 s what it waits for. A thread that is stuck in
-        the user's code is named in a warning, and left.
+        the user's code is named in a warning, and left. After a signal (``close_on_signals``) it
+        waits for the stop scripts, too.
         """
         _check_timeout("close", timeout)
         if os.getpid() != self._pid:
@@ -229,9 +255,15 @@ class Runner:
                 target=self.close, args=(timeout,), name="agentscripts-close", daemon=True
             ).start()
             return
+        deadline = None if timeout is None else time.monotonic() + timeout
+        self._signals.wait(timeout)
         self._shut_down()
-        self._calls.finish(timeout, self._log)
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        self._calls.finish(left, self._log)
         self._close_once()
+        self._signals.close()
+        if not self._signals.is_busy:  # else the process's exit waits for the effect
+            _open_runners.discard(self)
 
     def _run(
         self, context: Context, select: Select, stage: Stage, limits: CallLimits
@@ -266,7 +298,7 @@ class Runner:
             )
 
     def _begin_cron(self, context: Context) -> None:
-        if self._cron_wanted and self._schedules and self._cron is None:
+        if self._cron_wanted and self._schedules and self._cron is None and not self._ending:
             self._cron = CronRuns(context, self._calls, self._slots, self._schedules)
             self._cron.start()
 
@@ -277,6 +309,22 @@ class Runner:
             cron = self._cron
         if cron:
             cron.close()
+
+    def _wind_down(self) -> None:
+        """End all but the stop scripts, run those, and close."""
+        with self._lock:
+            self._ending = True
+            cron = self._cron
+        if cron:
+            cron.close()
+        self._calls.end_stages(set(Stage) - {Stage.STOP})
+        if self._context and not self._calls.has_begun(Stage.STOP):
+            with contextlib.suppress(RunnerClosedError):  # somebody closes already
+                self.execute(Stage.STOP, check=False)
+        self.close()
+
+    def _kill(self) -> None:
+        self._calls.cancel_all(kill=True)
 
     def _is_callback(self) -> bool:
         context = self._context
@@ -305,7 +353,6 @@ class Runner:
                 self._closer = None
                 self._closed = True
                 self._lock.notify_all()
-        _open_runners.discard(self)
         if stuck:
             self._log(
                 logging.WARNING,
@@ -317,6 +364,7 @@ class Runner:
         """The process ends without close: leave no script behind."""
         if os.getpid() != self._pid:
             return
+        self._signals.wait()
         self._shut_down()
         self._calls.cancel_all()
         if not self._calls.wait(_EXIT_GRACE):

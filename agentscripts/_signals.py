@@ -16,7 +16,7 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Final, Self
 
-__all__ = ["DeferredSignals", "WakeupPipe"]
+__all__ = ["DeferredSignals", "WakeupPipe", "are_deferred"]
 
 _SLICE: Final = 0.25  # seconds between two looks, for a wait that cannot have the pipe
 
@@ -111,6 +111,11 @@ class _Deferral:
 
 
 _active: _Deferral | None = None  # only the main thread looks at it
+
+
+def are_deferred() -> bool:
+    """Whether the main thread, which asks, is in ``execute``."""
+    return _active is not None
 
 
 def _after_fork() -> None:

@@ -202,11 +202,10 @@ class Host(subprocess.Popen[str]):
         with self._errors.open("wb") as errors:
             super().__init__(
                 [*wrapper, sys.executable, str(path), str(base)],
-                stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
-                **options,
+                **{"stdin": subprocess.DEVNULL, **options},
             )
         # It ends all waits: what is read then is the end of the file.
         self._watchdog = threading.Timer(PATIENCE, self.kill)

@@ -11,19 +11,15 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any
 
 import pytest
+from commandline import COMMAND, OPTIONS, command, read_line
 
 from agentscripts._foreground import _Foreground
 from agentscripts._manifest import parse_manifest
 
 pytestmark = pytest.mark.slow  # each starts a Python
-
-COMMAND: Final = (sys.executable, "-m", "agentscripts")
-OPTIONS: Final = (
-    '[options]\ndata_dir = "data"\nlog_dir = "logs"\nshell = "/bin/sh"\nworking_dir = "."\n'
-)
 
 Start = Callable[..., "subprocess.Popen[bytes]"]
 
@@ -58,15 +54,6 @@ def finish(process: subprocess.Popen[bytes]) -> tuple[int, str, str]:
     """Wait for the command; return its exit status and what it printed on either stream."""
     stdout, stderr = process.communicate()
     return process.returncode, (stdout or b"").decode(), (stderr or b"").decode()
-
-
-def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *arguments], cwd=cwd, capture_output=True, text=True)
-
-
-def read_line(pipe: IO[bytes] | None) -> str:
-    assert pipe is not None
-    return pipe.readline().decode().rstrip("\n")
 
 
 def process_has_ended(pid: int) -> bool:
