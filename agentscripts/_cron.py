@@ -169,12 +169,16 @@ def _name_fields(words: list[str], syntax: CronSyntax) -> dict[str, str]:
         words, syntax = _ALIASES[words[0].lower()].split(), CronSyntax.UNIX
     if syntax is CronSyntax.UNIX:
         if len(words) != 5:
-            raise ValueError(f"has {len(words)} fields, expected 5: {' '.join(_UNIX)}")
+            raise ValueError(f"has {_count(words)}, expected 5: {' '.join(_UNIX)}")
         return {"second": "0", **dict(zip(_UNIX, words, strict=True))}
     if len(words) not in (5, 6):
         *others, last = _FIELDS
-        raise ValueError(f"has {len(words)} fields, expected 5 or 6: {' '.join(others)} [{last}]")
+        raise ValueError(f"has {_count(words)}, expected 5 or 6: {' '.join(others)} [{last}]")
     return dict(zip(_FIELDS, [*words, "*"], strict=False))
+
+
+def _count(words: list[str]) -> str:
+    return "1 field" if len(words) == 1 else f"{len(words)} fields"
 
 
 def _read_field(name: str, text: str) -> _Items:

@@ -204,7 +204,7 @@ def test_next_never(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("bad",), "EXPRESSION is 'bad' and has 1 fields, expected 5 or 6"),
+        (("bad",), "EXPRESSION is 'bad' and has 1 field, expected 5 or 6"),
         (("* * * * * *", "--syntax", "unix"), "EXPRESSION is '* * * * * *' and has 6 fields"),
         (("* * * * * *", "--tz", "Foo"), "--tz has the time zone 'Foo', expected one of the IANA"),
         (("TZ=Foo * * * * * *",), "EXPRESSION is 'TZ=Foo * * * * * *' and has the time zone 'Foo'"),
