@@ -108,7 +108,7 @@ class Calls:
     def cancel_all(self, stage: Stage | None = None, *, kill: bool = False) -> None:
         """Cancel all runs, or those of a stage, also those of calls that are just beginning."""
         with self._lock:
-            self._ending[stage] = kill
+            self._ending[stage] = kill or self._ending.get(stage, False)
             dispatches = list(self._dispatches)
         for dispatch in dispatches:
             if stage in (None, dispatch.stage):

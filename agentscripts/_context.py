@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from agentscripts._command import base_environment, login_shell
 from agentscripts._delivery import Delivery
 from agentscripts._files import log_path_for
-from agentscripts._lifecycle import WaitGroup
+from agentscripts._lifecycle import OwnThreads, WaitGroup
 from agentscripts._metrics import NoMetrics
 from agentscripts._model import Script
 from agentscripts._native import Census, Gate
@@ -38,7 +38,10 @@ class Place(NamedTuple):
 class Context:
     """A runner's directories, threads and descriptors; made by ``init``, thread-safe."""
 
-    def __init__(self, options: Options, scripts: tuple[Script, ...]) -> None:
+    def __init__(
+        self, options: Options, scripts: tuple[Script, ...], own_threads: OwnThreads
+    ) -> None:
+        self.own_threads: Final = own_threads
         self.options: Final = options
         self.scripts: Final = scripts
         self.reports: Reports | None = None
@@ -48,7 +51,7 @@ class Context:
         self._shell: Final = options.shell or login_shell()
         self._environment: tuple[Mapping[bytes, bytes], Mapping[str, str]] = ({}, {})
         self.metrics = NoMetrics()
-        self.delivery: Final = Delivery(self.log)
+        self.delivery: Final = Delivery(self.log, own_threads)
         self.gate: Final = Gate(os.cpu_count() or 1)
         self.ended: Final = Ended()
         self._cgroups: set[Path] = set()
@@ -115,7 +118,8 @@ class Context:
         """Write to the agent's log; a handler that raises harms no script."""
         try:
             self.options.logger.log(level, message, *args, exc_info=exc_info)
-        except Exception:  # not contextlib.suppress, which costs as much as the call
+        # Not contextlib.suppress, which costs as much as the call.
+        except (Exception, SystemExit):
             pass
 
     def report(self, result: RunResult, group: WaitGroup | None) -> None:

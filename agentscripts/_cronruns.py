@@ -26,6 +26,8 @@ from agentscripts.errors import RunnerClosedError
 
 __all__ = ["CronRuns"]
 
+_GRACE: Final = 1.0  # seconds
+
 _WHY: Final = {
     SkipReason.OVERLAP: "its last run still runs",
     SkipReason.MISSED: "the machine slept, or its clock was set forward",
@@ -65,16 +67,29 @@ class CronRuns:
             fire=self._fire,
             skip=self._skip,
             log=context.log,
+            own_threads=context.own_threads,
         )
+        self._lock = threading.Lock()  # guards both below
+        self._closing = False
+        self._dispatches: set[Dispatch] = set()
 
     def start(self) -> None:
-        """Start the schedules, once."""
+        """Start the schedules, once. Raises ``OSError`` when no thread is left in the system."""
         self._scheduler.start()
 
     def close(self) -> None:
         """Stop the schedules and cancel the runs that they started; does not wait for these."""
-        self._scheduler.close()
-        self._calls.cancel_all(Stage.CRON)
+        with self._lock:
+            self._closing = True
+            dispatches = list(self._dispatches)
+        # First, for the scheduler may be held up in a handler of the agent's log.
+        for dispatch in dispatches:
+            dispatch.cancel()
+        self._scheduler.close(_GRACE)
+
+    def stuck(self) -> list[str]:
+        """Return the names of threads that have not ended."""
+        return self._scheduler.stuck()
 
     def _fire(self, fires: Sequence[Fire[UUID]]) -> None:
         limits = CallLimits(
@@ -86,9 +101,7 @@ class CronRuns:
             for one in fires
         ]
         dispatch = Dispatch(self._context, executions, limits, self._slots, self._ended)
-        thread = threading.Thread(
-            target=self._perform, args=(dispatch,), name="agentscripts-cron-runs", daemon=True
-        )
+        thread = self._context.own_threads.new("agentscripts-cron-runs", self._perform, dispatch)
         try:
             self._calls.begin(thread)
         except RunnerClosedError:
@@ -102,9 +115,14 @@ class CronRuns:
             self._calls.end(thread)
 
     def _perform(self, dispatch: Dispatch) -> None:
+        with self._lock:
+            self._dispatches.add(dispatch)
+            closing = self._closing
         try:
-            self._calls.run(dispatch, cancelled=False)
+            self._calls.run(dispatch, cancelled=closing)
         finally:
+            with self._lock:
+                self._dispatches.discard(dispatch)
             self._calls.end()
 
     def _ended(self, execution: Execution) -> None:

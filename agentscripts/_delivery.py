@@ -9,7 +9,7 @@ import time
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from agentscripts._lifecycle import AgentLog
+from agentscripts._lifecycle import AgentLog, OwnThreads
 from agentscripts._logs import LogBatch, LogLevel, ScriptLogger
 from agentscripts._native import Batch, Pool
 
@@ -31,8 +31,9 @@ class Delivery:
     there is one more thread than there are loggers that take their time. Thread-safe.
     """
 
-    def __init__(self, log: AgentLog) -> None:
+    def __init__(self, log: AgentLog, own: OwnThreads) -> None:
         self._log = log
+        self._own = own
         self.pool = Pool()
         self._keys = itertools.count(1)
         self._sinks: dict[int, _Sink] = {}
@@ -54,10 +55,6 @@ class Delivery:
         self._sinks.pop(key, None)
         self._failed.discard(key)
 
-    def is_own_thread(self) -> bool:
-        """Whether the caller is a logger."""
-        return threading.current_thread() in self._threads
-
     def close(self, timeout: float) -> list[str]:
         """End the threads; return the names of those that are stuck in a logger."""
         self.pool.close()
@@ -69,7 +66,7 @@ class Delivery:
         return sorted(thread.name for thread in threads if thread.is_alive())
 
     def _start_thread(self) -> None:
-        thread = threading.Thread(target=self._serve, name="agentscripts-delivery", daemon=True)
+        thread = self._own.new("agentscripts-delivery", self._serve)
         with self._lock:
             self._threads.add(thread)
         try:

@@ -145,9 +145,7 @@ class Dispatch:
             if not self._slots.is_free(self):
                 return
             permit = self._context.gate.acquire(_PERMIT_TIMEOUT)
-            worker = threading.Thread(
-                target=self._work, args=(permit,), name="agentscripts-run", daemon=True
-            )
+            worker = self._context.own_threads.new("agentscripts-run", self._work, permit)
             try:
                 worker.start()
             except RuntimeError:  # no thread is left in the system: this one does the work

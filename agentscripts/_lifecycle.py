@@ -3,15 +3,35 @@
 from __future__ import annotations
 
 import threading
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
-__all__ = ["AgentLog", "WaitGroup"]
+__all__ = ["AgentLog", "OwnThreads", "WaitGroup"]
 
 
 class AgentLog(Protocol):
     """Writes to the agent's log; never raises."""
 
     def __call__(self, level: int, message: str, *args: object, exc_info: bool = False) -> None: ...
+
+
+class OwnThreads:
+    """The threads of one runner, in which the user's code may call the runner back. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._local = threading.local()
+
+    def new(self, name: str, target: Callable[..., object], *args: Any) -> threading.Thread:
+        """Return a daemonic thread that calls ``target``; not started yet."""
+        return threading.Thread(target=self._run, args=(target, args), name=name, daemon=True)
+
+    def has_current(self) -> bool:
+        """Whether the caller is in one of them."""
+        return hasattr(self._local, "own")
+
+    def _run(self, target: Callable[..., object], args: tuple[Any, ...]) -> None:
+        self._local.own = True
+        target(*args)
 
 
 class WaitGroup:

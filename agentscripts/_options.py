@@ -68,7 +68,7 @@ class Options:
     cgroup: a writable cgroup v2 directory for a child group per run. Default: ``None``, none.
     max_line: bytes (4 to 65536) after which a line is cut into pieces.
     max_log_bytes: the size at which a log file rotates. Default: ``None``, never.
-    log_backups: how many rotated files are kept.
+    log_backups: how many rotated files are kept, 1000 at most.
     append_logs: whether a run keeps what the log file holds. Default: it empties it.
     stall_timeout: how long one ``send`` may hold up a script's output.
     flush_timeout: how long delivery may make no progress after a script's end; then the rest is
@@ -209,8 +209,8 @@ _PREPARE: Final[Mapping[str, Callable[[Any], Any]]] = {
     "max_parallel": _checked(check_integer, 1, none=True),
     "cgroup": _optional_path,
     "max_line": _checked(check_integer, 4, 65536),
-    "max_log_bytes": _checked(check_integer, 1, none=True),
-    "log_backups": _checked(check_integer, 1),
+    "max_log_bytes": _checked(check_integer, 1, 2**62, none=True),
+    "log_backups": _checked(check_integer, 1, 1000),
     "append_logs": _checked(check_bool),
     "stall_timeout": _checked(check_duration),
     "flush_timeout": _checked(check_duration),

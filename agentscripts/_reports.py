@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import queue
 import threading
 import time
 from collections.abc import Callable
 
-from agentscripts._lifecycle import AgentLog, WaitGroup
+from agentscripts._lifecycle import AgentLog, OwnThreads, WaitGroup
 from agentscripts._result import RunResult
 from agentscripts._signals import DeferredSignals
 
@@ -18,14 +19,17 @@ __all__ = ["Reports"]
 class Reports:
     """Calls ``on_complete`` for one result after the other, in a thread of its own. Thread-safe."""
 
-    def __init__(self, on_complete: Callable[[RunResult], object], log: AgentLog) -> None:
+    def __init__(
+        self, on_complete: Callable[[RunResult], object], log: AgentLog, own: OwnThreads
+    ) -> None:
         self._on_complete = on_complete
         self._log = log
         self._queue: queue.SimpleQueue[tuple[RunResult, WaitGroup] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(
-            target=self._serve, name="agentscripts-reports", daemon=True
-        )
-        self._thread.start()
+        self._thread = own.new("agentscripts-reports", self._serve)
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            raise OSError(errno.EAGAIN, "no thread can be started") from error
 
     def put(self, result: RunResult, group: WaitGroup) -> None:
         """Report a result; ``group`` counts the call until it has returned."""

@@ -25,7 +25,7 @@ from agentscripts._crontab import parse_schedules, schedule_warnings
 from agentscripts._dispatch import Dispatch, Slots
 from agentscripts._execution import Execution
 from agentscripts._launch import CallLimits
-from agentscripts._lifecycle import WaitGroup
+from agentscripts._lifecycle import OwnThreads, WaitGroup
 from agentscripts._metrics import NoMetrics, metrics_of
 from agentscripts._model import Run, Script, Stage
 from agentscripts._options import Options
@@ -60,6 +60,7 @@ class Runner:
         self._options = options or Options()
         self._pid = os.getpid()
         self._calls = Calls()
+        self._own_threads = OwnThreads()
         self._slots = Slots(self._options.max_parallel)
         self._lock = threading.Condition(threading.Lock())  # guards all below
         self._context: Context | None = None  # there is one from init on
@@ -120,12 +121,12 @@ class Runner:
         self._options.filesystem.make_dirs(self.script_bin_dir, 0o700)
         with self._lock:
             self._check_new()
-            context = Context(self._options, checked)
-            if on_complete:
-                context.reports = Reports(on_complete, context.log)
+            context = Context(self._options, checked, self._own_threads)
             context.metrics = self._metrics
             self._schedules = schedules
             try:
+                if on_complete:
+                    context.reports = Reports(on_complete, context.log, self._own_threads)
                 self._begin_cron(context)
             except BaseException:
                 context.close()
@@ -182,7 +183,7 @@ class Runner:
         when it was planned in ``AGENTSCRIPTS_SCHEDULED_AT``. Times that pass without a run are
         logged and counted: after a suspend or a jump of the clock a script runs once.
 
-        Raises ``RunnerClosedError``, and ``OSError`` when there is no descriptor left.
+        Raises ``RunnerClosedError``, and ``OSError`` when there is no descriptor or thread left.
         """
         self._check_process()
         with self._lock:
@@ -299,8 +300,14 @@ class Runner:
 
     def _begin_cron(self, context: Context) -> None:
         if self._cron_wanted and self._schedules and self._cron is None and not self._ending:
-            self._cron = CronRuns(context, self._calls, self._slots, self._schedules)
-            self._cron.start()
+            cron = CronRuns(context, self._calls, self._slots, self._schedules)
+            try:
+                cron.start()
+            except BaseException:
+                cron.close()
+                raise
+            self._cron = cron
+            _scheduling.add(self)
 
     def _shut_down(self) -> None:
         """Let nothing begin any more."""
@@ -327,12 +334,7 @@ class Runner:
         self._calls.cancel_all(kill=True)
 
     def _is_callback(self) -> bool:
-        context = self._context
-        return context is not None and (
-            self._calls.is_own_thread()
-            or context.delivery.is_own_thread()
-            or (context.reports is not None and context.reports.is_own_thread())
-        )
+        return self._own_threads.has_current() or self._calls.is_own_thread()
 
     def _log(self, level: int, message: str, *args: object, exc_info: bool = False) -> None:
         if self._context:
@@ -341,6 +343,8 @@ class Runner:
     def _close_once(self) -> None:
         """Close the context in one thread; the others wait for that."""
         with self._lock:
+            if self._closer is threading.current_thread():
+                return  # a signal handler above it
             while self._closer is not None and not self._closed:
                 self._lock.wait()
             if self._closed:
@@ -348,15 +352,18 @@ class Runner:
             self._closer = threading.current_thread()
         try:
             stuck = self._context.close() if self._context else []
-        finally:
+            stuck += self._cron.stuck() if self._cron else []
+            self._closed = True
+        finally:  # after an interrupt another call goes on with it
             with self._lock:
                 self._closer = None
-                self._closed = True
                 self._lock.notify_all()
+        _scheduling.discard(self)
         if stuck:
             self._log(
                 logging.WARNING,
-                "closed, but these threads are still in a logger or in on_complete: %s",
+                "closed, but these threads are still in a logger, in on_complete, or in a handler "
+                "of the agent's log: %s",
                 ", ".join(stuck),
             )
 
@@ -380,6 +387,9 @@ def _check_timeout(call: str, timeout: object) -> None:
 
 
 _UNLIMITED: Final = Slots(None)
+_scheduling: Final[set[Runner]] = set()
+"""A runner that nobody refers to any more goes on with its schedules, until the process ends."""
+
 _open_runners: Final[weakref.WeakSet[Runner]] = weakref.WeakSet()
 
 

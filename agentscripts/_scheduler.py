@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import queue
 import threading
@@ -12,7 +13,7 @@ from typing import Final, Protocol
 from uuid import UUID
 
 from agentscripts._agenda import Agenda, Fire
-from agentscripts._lifecycle import AgentLog
+from agentscripts._lifecycle import AgentLog, OwnThreads
 from agentscripts._native import Timer
 from agentscripts._overlap import Decision, Overlaps
 
@@ -79,6 +80,7 @@ class Scheduler:
         fire: Callable[[Sequence[Fire[UUID]]], None],
         skip: Skip,
         log: AgentLog,
+        own_threads: OwnThreads,
     ) -> None:
         self._agenda: Final = agenda
         self._overlaps: Final = overlaps
@@ -86,20 +88,26 @@ class Scheduler:
         self._fire: Final = fire
         self._skip: Final = skip
         self._log: Final = log
+        self._own_threads: Final = own_threads
         self._ended: queue.SimpleQueue[UUID] = queue.SimpleQueue()
         self._lock = threading.Lock()  # guards both below
         self._closing = False
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Start the thread, once; after ``close`` it does nothing."""
+        """Start the thread, once; after ``close`` it does nothing.
+
+        Raises ``OSError`` when no thread is left in the system.
+        """
         with self._lock:
             if self._closing or self._thread is not None:
                 return
-            self._thread = threading.Thread(
-                target=self._serve, name="agentscripts-cron", daemon=True
-            )
-            self._thread.start()
+            thread = self._own_threads.new("agentscripts-cron", self._serve)
+            try:
+                thread.start()
+            except RuntimeError as error:
+                raise OSError(errno.EAGAIN, "no thread can be started") from error
+            self._thread = thread
 
     def ended(self, script_id: UUID) -> None:
         """Say that a run that ``fire`` started has ended."""
@@ -108,35 +116,41 @@ class Scheduler:
             if not self._closing:
                 self._clock.wake()
 
-    def close(self) -> None:
+    def close(self, timeout: float) -> None:
         """End the thread; what waits for its turn is skipped. May be called again.
 
-        Called by that thread itself, through a handler of the agent's log, it does not wait.
+        timeout: seconds to wait for it; it may be in a handler of the agent's log that hangs.
         """
         with self._lock:
             first, self._closing = not self._closing, True
             if first:
                 self._clock.wake()
-        if self._thread is None:
-            if first:
-                self._clock.close()
-        elif self._thread is not threading.current_thread():
-            self._thread.join()
+        if self._thread is not None:
+            self._thread.join(timeout)
+        elif first:
+            self._clock.close()
+
+    def stuck(self) -> list[str]:
+        """Return the thread's name when it has not ended."""
+        return [self._thread.name] if self._thread is not None and self._thread.is_alive() else []
 
     def _is_closing(self) -> bool:
         with self._lock:  # until close has done with the clock
             return self._closing
 
     def _serve(self) -> None:
+        pause: datetime | None = None
         while not self._is_closing():
-            pause = None
             try:
-                self._look()
+                if pause is None:
+                    self._look()
+                    self._clock.wait(self._agenda.next_time())
+                else:
+                    self._clock.wait(pause)
+                    pause = None
             except Exception:  # a bug here, which must neither end the schedules nor spin
                 self._log(logging.ERROR, "the scheduler failed", exc_info=True)
                 pause = self._clock.now() + _PAUSE
-            next_time = self._agenda.next_time()
-            self._clock.wait(max(pause, next_time) if pause and next_time else next_time)
         self._clock.close()
         for script_id, planned in self._overlaps.close():
             self._skip(script_id, planned, SkipReason.CLOSED, 1)
@@ -144,23 +158,26 @@ class Scheduler:
     def _look(self) -> None:
         """Start what is due, and what has waited for a run that has ended."""
         starts: list[Fire[UUID]] = []
-        while not self._ended.empty():
-            script_id = self._ended.get()
-            waited = self._overlaps.ended(script_id)
-            if waited is not None:
-                starts.append(Fire(script_id, waited, 0))
-        for fire in self._agenda.pop_due(self._clock.now()):
-            if fire.missed:
-                self._skip(fire.key, fire.planned, SkipReason.MISSED, fire.missed)
-            match self._overlaps.due(fire.key, fire.planned):
-                case Decision.START:
-                    starts.append(fire)
-                case Decision.SKIP:
-                    self._skip(fire.key, fire.planned, SkipReason.OVERLAP, 1)
         try:
+            while not self._ended.empty():
+                script_id = self._ended.get()
+                waited = self._overlaps.ended(script_id)
+                if waited is not None:
+                    starts.append(Fire(script_id, waited, 0))
+            for fire in self._agenda.pop_due(self._clock.now()):
+                self._decide(fire, starts)
             if starts:
                 self._fire(starts)
         except BaseException:
             for fire in starts:  # else they would count as running for ever
                 self._ended.put(fire.key)
             raise
+
+    def _decide(self, fire: Fire[UUID], starts: list[Fire[UUID]]) -> None:
+        if fire.missed:
+            self._skip(fire.key, fire.planned, SkipReason.MISSED, fire.missed)
+        match self._overlaps.due(fire.key, fire.planned):
+            case Decision.START:
+                starts.append(fire)
+            case Decision.SKIP:
+                self._skip(fire.key, fire.planned, SkipReason.OVERLAP, 1)

@@ -25,7 +25,7 @@ _SIGNALS: Final = sorted(set(range(1, signal.SIGRTMIN)) & signal.valid_signals()
 
 
 class WakeupPipe:
-    """What a blocking call of the main thread polls to see a signal. Not thread-safe.
+    """What a blocking call of the main thread polls to see a signal.
 
     EINTR is not enough: a signal that comes just before the call blocks, or that another thread
     receives, interrupts nothing. ``signal.set_wakeup_fd`` has its number written here in any case.
@@ -34,6 +34,23 @@ class WakeupPipe:
     def __init__(self) -> None:
         self.read_fd, self.write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self.pid: Final = os.getpid()
+        # Guards both below. A signal handler may come here, too, above a holder of the lock.
+        self._lock = threading.RLock()
+        self._held = False
+        self._closed = False
+
+    def hold(self) -> bool:
+        """Keep it open until ``let_go``; ``False`` when it is closed. The main thread's."""
+        with self._lock:
+            self._held = not self._closed
+            return self._held
+
+    def let_go(self) -> None:
+        """Say that the main thread needs it no more."""
+        with self._lock:
+            self._held = False
+            if self._closed:
+                self._close_now()
 
     def drain(self) -> bytes:
         """Return the numbers of the signals that came."""
@@ -43,7 +60,13 @@ class WakeupPipe:
             return b""
 
     def close(self) -> None:
-        """Close both ends."""
+        """Close both ends, or have ``let_go`` close them. Any thread."""
+        with self._lock:
+            self._closed = True
+            if not self._held:
+                self._close_now()
+
+    def _close_now(self) -> None:
         os.close(self.read_fd)
         os.close(self.write_fd)
 
@@ -70,9 +93,15 @@ class _Deferral:
             self.end()
             raise
 
-    def end(self) -> list[BaseException]:
-        """Put the host's handlers back; return what they raised meanwhile."""
+    def end(self, *, forget: bool = False) -> list[BaseException]:
+        """Put the host's handlers back; return what they raised meanwhile.
+
+        forget: whether signals that came and have had no handler yet are another process's.
+        """
         raised: list[BaseException] = []
+        if self._host_fd is not None:
+            with contextlib.suppress(ValueError, OSError):  # the host has closed it
+                set_wakeup_fd(self._host_fd)
         left = list(self._handlers.items())
         while left:
             number, handler = left[-1]
@@ -82,8 +111,16 @@ class _Deferral:
                 left.pop()
             except BaseException as error:  # of a handler that is back already
                 raised.append(error)
-        if self._host_fd is not None:
-            set_wakeup_fd(self._host_fd)
+        if forget:
+            self._noted.clear()
+        # What came after the last check: nobody else would look at it.
+        elif self._host_fd not in (None, -1):
+            self._forward(self.pipe.drain())
+        while self._noted:
+            try:
+                self._call_next()
+            except BaseException as error:
+                raised.append(error)
         return raised
 
     def check_at_end(self) -> None:
@@ -93,18 +130,25 @@ class _Deferral:
 
     def check(self) -> None:
         """Call the handlers of the signals that came; what they raise interrupts all users."""
-        if (numbers := self.pipe.drain()) and self._host_fd not in (None, -1):
-            assert self._host_fd is not None
-            with contextlib.suppress(OSError):
-                os.write(self._host_fd, numbers)
+        self._forward(self.pipe.drain())
         while self._noted:
-            number = self._noted.pop(0)
             try:
-                # Not the frame that was interrupted: by the traceback it would live on.
-                self._handlers[number](number, sys._getframe())
+                self._call_next()
             except BaseException as error:
                 for user in tuple(self.users):
                     user.interrupt(error)
+
+    def _call_next(self) -> None:
+        number = self._noted.pop(0)
+        # Not the frame that was interrupted: by the traceback it would live on.
+        self._handlers[number](number, sys._getframe())
+
+    def _forward(self, numbers: bytes) -> None:
+        """Tell the host of the signals, as they would have come to its own descriptor."""
+        if numbers and self._host_fd not in (None, -1):
+            assert self._host_fd is not None
+            with contextlib.suppress(OSError):
+                os.write(self._host_fd, numbers)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._noted.append(number)
@@ -123,7 +167,7 @@ def _after_fork() -> None:
     global _active
     if _active is not None:
         deferral, _active = _active, None
-        deferral.end()
+        deferral.end(forget=True)
 
 
 os.register_at_fork(after_in_child=_after_fork)
@@ -153,8 +197,14 @@ class DeferredSignals:
         global _active
         if self._thread is threading.main_thread():
             if _active is None:
+                if not self._pipe.hold():
+                    return self  # the runner is closed, as its caller is about to see
                 deferral = _Deferral(self._pipe)
-                deferral.begin()
+                try:
+                    deferral.begin()
+                except BaseException:
+                    self._pipe.let_go()
+                    raise
                 _active = deferral
             self._deferral = _active
             _active.users.append(self)
@@ -175,6 +225,7 @@ class DeferredSignals:
             if not deferral.users:
                 _active = None
                 self._raised += deferral.end()
+                deferral.pipe.let_go()
         if self._raised:
             error, self._raised = self._raised[0], []
             try:

@@ -13,7 +13,11 @@
 #include <unistd.h>
 
 struct as_logfile {
-    pthread_mutex_t lock; /* guards all below, and the order of bytes in the file */
+    pthread_mutex_t
+        lock; /* guards all below but the identity, and the order of bytes in the file */
+    /* Guards device and inode; taken inside `lock`. A write that hangs keeps that one, and with it all
+       who look for the writer of a file. */
+    pthread_mutex_t identity_lock;
     int fd, dir_fd;
     char *name;
     int64_t size, max_bytes;
@@ -45,8 +49,16 @@ as_logfile *as_logfile_new(int fd, int dir_fd, const char *name, int64_t max_byt
                            int64_t max_line) {
     struct stat st;
     as_logfile *log = calloc(1, sizeof *log);
-    if (!log || pthread_mutex_init(&log->lock, NULL) != 0) {
+    if (log && pthread_mutex_init(&log->lock, NULL) != 0) {
         free(log);
+        log = NULL;
+    }
+    if (log && pthread_mutex_init(&log->identity_lock, NULL) != 0) {
+        (void)pthread_mutex_destroy(&log->lock);
+        free(log);
+        log = NULL;
+    }
+    if (!log) {
         as_close(&fd);
         as_close(&dir_fd);
         return NULL;
@@ -84,6 +96,7 @@ void as_logfile_free(as_logfile *log) {
     as_close(&log->dir_fd);
     free(log->name);
     free(log->line);
+    (void)pthread_mutex_destroy(&log->identity_lock);
     (void)pthread_mutex_destroy(&log->lock);
     free(log);
 }
@@ -104,10 +117,10 @@ int as_logfile_truncate(as_logfile *log) {
 }
 
 void as_logfile_identity(as_logfile *log, uint64_t *device, uint64_t *inode) {
-    pthread_mutex_lock(&log->lock);
+    pthread_mutex_lock(&log->identity_lock);
     *device = log->device;
     *inode = log->inode;
-    pthread_mutex_unlock(&log->lock);
+    pthread_mutex_unlock(&log->identity_lock);
 }
 
 int as_logfile_fd(as_logfile *log) { return log->fd; }
@@ -291,8 +304,10 @@ static int rotate(as_logfile *log) {
     int old = log->fd, error = 0;
     size_t moved = log->line_size;
     log->fd = fd;
+    pthread_mutex_lock(&log->identity_lock);
     log->device = st.st_dev;
     log->inode = st.st_ino;
+    pthread_mutex_unlock(&log->identity_lock);
     log->size = 0;
     log->retry_at = 0;
     log->line_size = 0;

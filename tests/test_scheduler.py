@@ -12,6 +12,7 @@ from support import PATIENCE
 
 from agentscripts._agenda import Agenda, Fire
 from agentscripts._cron import CronSyntax, parse
+from agentscripts._lifecycle import OwnThreads
 from agentscripts._model import Overlap
 from agentscripts._overlap import Overlaps
 from agentscripts._scheduler import Scheduler, SkipReason
@@ -92,6 +93,7 @@ class Stage:
             fire=self._fire,
             skip=lambda *skip: self.skipped.append(skip),
             log=self._log,
+            own_threads=OwnThreads(),
         )
 
     def _fire(self, fires: Sequence[Fire[UUID]]) -> None:
@@ -112,7 +114,7 @@ def stage() -> Iterator[Stage]:
     made = Stage()
     made.begin()
     yield made
-    made.scheduler.close()
+    made.scheduler.close(PATIENCE)
 
 
 def test_due_scripts_start_together(stage: Stage) -> None:
@@ -148,7 +150,7 @@ def test_what_waits_starts_at_the_end() -> None:
     assert (ONE, BEGIN + 2 * MINUTE) not in stage.started
     stage.clock.settle(lambda: stage.scheduler.ended(ONE))
     assert stage.started[-1] == (ONE, BEGIN + 2 * MINUTE)
-    stage.scheduler.close()
+    stage.scheduler.close(PATIENCE)
 
 
 @pytest.mark.parametrize("hours", [1, 8])
@@ -193,8 +195,8 @@ def test_close_tells_what_waits() -> None:
     stage.begin()
     stage.clock.move(MINUTE)
     stage.clock.move(MINUTE)
-    stage.scheduler.close()
-    stage.scheduler.close()
+    stage.scheduler.close(PATIENCE)
+    stage.scheduler.close(PATIENCE)
     stage.scheduler.start()
     stage.scheduler.ended(ONE)
     assert stage.skipped == [(ONE, BEGIN + 2 * MINUTE, SkipReason.CLOSED, 1)]
@@ -204,7 +206,7 @@ def test_close_tells_what_waits() -> None:
 def test_close_before_start() -> None:
     """S2: a scheduler that was never started gives its clock back, and stays closed."""
     stage = Stage()
-    stage.scheduler.close()
+    stage.scheduler.close(PATIENCE)
     stage.scheduler.start()
     assert stage.clock.closed == 1
     assert stage.started == []
