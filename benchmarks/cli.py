@@ -15,7 +15,7 @@ from benchmarks import ROOT, machine
 from benchmarks.chart import chart
 from benchmarks.choice import UnknownRowError, choose
 from benchmarks.lab import NoCompilerError, open_lab
-from benchmarks.limits import raise_limits
+from benchmarks.limits import default_signals, raise_limits
 from benchmarks.measure import measure_row
 from benchmarks.report import Report
 from benchmarks.row import Row
@@ -75,6 +75,7 @@ def _run(options: argparse.Namespace) -> int:
             console.print(f"{row.name:20} {row.what} ({row.unit})", highlight=False)
         return 0
     raise_limits()
+    default_signals()
     report = _measure(rows, options, console)
     if options.markdown:
         print(markdown(report), end="")

@@ -6,7 +6,7 @@ import importlib
 import json
 import sys
 
-from benchmarks.limits import raise_limits
+from benchmarks.limits import default_signals, raise_limits
 
 __all__: list[str] = []
 
@@ -15,6 +15,7 @@ def main() -> None:
     """Call the function and print what it returned."""
     module, _, name = sys.argv[1].partition(":")
     raise_limits()
+    default_signals()
     function = getattr(importlib.import_module(module), name)
     print(json.dumps(function(*json.loads(sys.argv[2]))), flush=True)
 
