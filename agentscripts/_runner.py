@@ -243,8 +243,9 @@ class Runner:
         timeout: seconds after which what still runs is cancelled. Default: never.
 
         May be called again and from several threads: all of them return when all is done. Called
-        by a logger, by ``on_complete``, or by a signal handler or predicate inside ``execute``, it
-        starts to close and returns. Says every 10 s what it waits for. A thread that is stuck in
+        by a logger, by ``on_complete``, by a handler of the agent's log in a thread of the
+        library, or by a signal handler or predicate inside ``execute``, it starts to close and
+        returns. Says every 10 s what it waits for. A thread that is stuck in
         the user's code is named in a warning, and left. After a signal (``close_on_signals``) it
         waits for the stop scripts, too.
         """

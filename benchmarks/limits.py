@@ -15,7 +15,7 @@ def raise_limits() -> None:
 
 
 def default_signals() -> None:
-    """Undo ``nohup`` and a shell's ``&``: with an ignored signal each script takes a second exec."""
+    """Undo ``nohup`` and a shell's ``&``: where one is ignored, each script takes a second exec."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in signal.SIGHUP, signal.SIGQUIT:
         signal.signal(number, signal.SIG_DFL)
