@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import concurrent.futures.thread  # noqa: F401  # its exit hook must be there before ours
 import contextlib
 import logging
 import os
 import signal
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 from uuid import UUID
 
+from agentscripts import _atexit
 from agentscripts._calls import Calls, Select, selects, stage_of
 from agentscripts._cancel import CancelToken
 from agentscripts._closing import SignalClose
@@ -72,7 +71,7 @@ class Runner:
         self._signals = SignalClose(self._wind_down, self._kill)
         self._closer: threading.Thread | None = None
         self._closed = False
-        _open_runners.add(self)
+        _atexit.watch(self)
 
     def __enter__(self) -> Self:
         return self
@@ -265,7 +264,7 @@ class Runner:
         self._close_once()
         self._signals.close()
         if not self._signals.is_busy:  # else the process's exit waits for the effect
-            _open_runners.discard(self)
+            _atexit.forget(self)
 
     def _run(
         self, context: Context, select: Select, stage: Stage, limits: CallLimits
@@ -308,7 +307,7 @@ class Runner:
                 cron.close()
                 raise
             self._cron = cron
-            _scheduling.add(self)
+            _atexit.keep(self)
 
     def _shut_down(self) -> None:
         """Let nothing begin any more."""
@@ -359,7 +358,6 @@ class Runner:
             with self._lock:
                 self._closer = None
                 self._lock.notify_all()
-        _scheduling.discard(self)
         if stuck:
             self._log(
                 logging.WARNING,
@@ -388,18 +386,3 @@ def _check_timeout(call: str, timeout: object) -> None:
 
 
 _UNLIMITED: Final = Slots(None)
-_scheduling: Final[set[Runner]] = set()
-"""A runner that nobody refers to any more goes on with its schedules, until the process ends."""
-
-_open_runners: Final[weakref.WeakSet[Runner]] = weakref.WeakSet()
-
-
-def _at_exit() -> None:
-    for runner in list(_open_runners):
-        with contextlib.suppress(Exception):
-            runner._end_with_process()
-
-
-# atexit's hooks come after the wait for threads that are no daemons: one in execute would hang. The
-# hooks here run in reverse order: before that of concurrent.futures, which waits for its threads.
-threading._register_atexit(_at_exit)  # type: ignore[attr-defined]

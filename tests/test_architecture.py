@@ -14,6 +14,7 @@ PACKAGE = Path(agentscripts.__file__).parent
 # Each module imports only modules of the layers above its own; docs/architecture.md has this table.
 LAYERS: tuple[tuple[str, ...], ...] = (
     (
+        "_atexit",
         "_cancel",
         "_init",
         "_lifecycle",

@@ -56,7 +56,8 @@ say("leaving", *[run.last_line.split()[-1] for run in runner.runs() if run.last_
         lines = host.finish()
     assert len(pids) == 10
     assert not any(is_alive(pid) for pid in pids)
-    assert not [line for line in lines if "line up" in line]
+    # A line that the core has seen may reach the logger after the host has spoken.
+    assert {int(line.split()[-1]) for line in lines if "line up" in line} <= set(pids)
 
 
 def test_an_end_with_a_thread_pool(tmp_path: Path) -> None:

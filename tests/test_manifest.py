@@ -274,7 +274,7 @@ def test_all_mistakes_at_once() -> None:
         f'script[2] "a" timeout: "x" is no duration, {SECONDS}',
         f'script[3] "a" script: an integer is no text, {TEXT}',
         "options max_parallel: is 0, expected an integer >= 1",
-        "options log_backups: is 0, expected an integer >= 1",
+        "options log_backups: is 0, expected an integer from 1 to 1000",
     ]
 
 

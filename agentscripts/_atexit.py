@@ -1,0 +1,47 @@
+"""What is still open when the process ends."""
+
+from __future__ import annotations
+
+import concurrent.futures.thread  # noqa: F401  # its exit hook must be there before ours
+import contextlib
+import threading
+import weakref
+from typing import Final, Protocol
+
+__all__ = ["forget", "keep", "watch"]
+
+
+class _Open(Protocol):
+    def _end_with_process(self) -> None:
+        """End what runs, soon."""
+
+
+_watched: Final[weakref.WeakSet[_Open]] = weakref.WeakSet()
+_kept: Final[set[_Open]] = set()
+
+
+def watch(one: _Open) -> None:
+    """Have it ended with the process, if it is still there then."""
+    _watched.add(one)
+
+
+def keep(one: _Open) -> None:
+    """Keep it until then, for it goes on when nobody refers to it any more."""
+    _kept.add(one)
+
+
+def forget(one: _Open) -> None:
+    """It is closed."""
+    _watched.discard(one)
+    _kept.discard(one)
+
+
+def _at_exit() -> None:
+    for one in list(_watched):
+        with contextlib.suppress(Exception):
+            one._end_with_process()
+
+
+# atexit's hooks come after the wait for threads that are no daemons: one in execute would hang. The
+# hooks here run in reverse order: before that of concurrent.futures, which waits for its threads.
+threading._register_atexit(_at_exit)  # type: ignore[attr-defined]
