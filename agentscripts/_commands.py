@@ -19,7 +19,8 @@ from agentscripts._init import leave_process_1
 from agentscripts._manifest import Manifest, ManifestError, load_manifest
 from agentscripts._metricspage import Address, parse_address
 from agentscripts._options import Options
-from agentscripts._preview import fire_text, fires_after
+from agentscripts._preview import fire_text
+from agentscripts._schedule import fires_after
 from agentscripts._version import __version__
 from agentscripts._zones import find_zone, local_zone
 

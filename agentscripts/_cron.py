@@ -8,7 +8,7 @@ from datetime import datetime, tzinfo
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from agentscripts._schedule import LAST, Schedule
+from agentscripts._schedule import LAST, Schedule, fires_after
 from agentscripts._zones import find_zone, local_zone
 
 __all__ = ["CronSyntax", "five_field_warning", "next_fires", "parse"]
@@ -120,10 +120,7 @@ def next_fires(
         schedule = parse(expression, syntax=CronSyntax(syntax), timezone=zone)
     except (TypeError, ValueError) as error:
         raise type(error)(f"expression {error}") from None
-    fires: list[datetime] = []
-    while len(fires) < count and (fire := schedule.next_after(fires[-1] if fires else after)):
-        fires.append(fire)
-    return fires
+    return fires_after(schedule, after, count)
 
 
 def five_field_warning(expression: str, syntax: CronSyntax) -> str | None:

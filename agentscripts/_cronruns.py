@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -20,7 +20,7 @@ from agentscripts._lifecycle import WaitGroup
 from agentscripts._model import RunStatus, Script, Stage
 from agentscripts._overlap import Overlaps
 from agentscripts._schedule import Schedule
-from agentscripts._scheduler import Clock, Scheduler, SkipReason, SystemClock
+from agentscripts._scheduler import Scheduler, SkipReason, SystemClock
 from agentscripts._signals import DeferredSignals
 from agentscripts.errors import RunnerClosedError
 
@@ -49,13 +49,12 @@ class CronRuns:
         calls: Calls,
         slots: Slots,
         schedules: Mapping[UUID, Schedule],
-        make_clock: Callable[[], Clock] = SystemClock,
     ) -> None:
         self._context: Final = context
         self._calls: Final = calls
         self._slots: Final = slots
         self._scripts: Final = {s.id: s for s in context.scripts if s.id in schedules}
-        clock = make_clock()
+        clock = SystemClock()
         agenda: Agenda[UUID] = Agenda(random.random)
         now = clock.now()
         for script in self._scripts.values():

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime
-from itertools import islice
 
 from agentscripts._schedule import Schedule
 
-__all__ = ["fire_text", "fires_after", "in_words"]
+__all__ = ["fire_text", "in_words"]
 
 _MINUTE, _HOUR, _DAY = 60, 60 * 60, 24 * 60 * 60
 
@@ -35,18 +33,6 @@ def _join(counts: tuple[int, int], larger: tuple[str, str], smaller: str) -> str
     parts = [f"{first} {larger[first > 1]}"] if first else []
     parts += [f"{second} {smaller}"] if second else []
     return f"in {' '.join(parts)}"
-
-
-def fires_after(schedule: Schedule, after: datetime, count: int) -> list[datetime]:
-    """Return the next fires, in UTC; fewer when there are no more within five years."""
-
-    def following() -> Iterator[datetime]:
-        fire = schedule.next_after(after)
-        while fire is not None:
-            yield fire
-            fire = schedule.next_after(fire)
-
-    return list(islice(following(), count))
 
 
 def fire_text(schedule: Schedule, fire: datetime, now: datetime) -> str:

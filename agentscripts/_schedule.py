@@ -8,7 +8,7 @@ import dataclasses
 from datetime import MAXYEAR, UTC, datetime, timedelta, tzinfo
 from typing import Final, NamedTuple
 
-__all__ = ["LAST", "Schedule"]
+__all__ = ["LAST", "Schedule", "fires_after"]
 
 LAST: Final = -1
 """In ``Schedule.nth``: the last such weekday of the month."""
@@ -248,3 +248,11 @@ def _change_around(zone: tzinfo, reading: datetime) -> _Change | None:
 
     second = bisect.bisect_left(seconds, True, key=has_come)
     return _Change(start.replace(tzinfo=None) + second * _SECOND, before, after)
+
+
+def fires_after(schedule: Schedule, after: datetime, count: int) -> list[datetime]:
+    """Return the next fires, in UTC; fewer when there are no more within five years."""
+    fires: list[datetime] = []
+    while len(fires) < count and (fire := schedule.next_after(fires[-1] if fires else after)):
+        fires.append(fire)
+    return fires

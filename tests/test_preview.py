@@ -8,7 +8,8 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from agentscripts._cron import CronSyntax, parse
-from agentscripts._preview import fire_text, fires_after, in_words
+from agentscripts._preview import fire_text, in_words
+from agentscripts._schedule import fires_after
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
