@@ -67,7 +67,17 @@ static int open_proc(const as_census *census, int pid, const char *name) {
 bool as_out_of_resources(void) { return errno == EMFILE || errno == ENFILE || errno == ENOMEM; }
 
 /* The fields of /proc/<pid>/stat, see proc_pid_stat(5). */
-enum { STATE = 3, PARENT, GROUP, SESSION, THREADS = 20, START = 22, ENV_END = 51 };
+enum {
+    STATE = 3,
+    PARENT,
+    GROUP,
+    SESSION,
+    THREADS = 20,
+    START = 22,
+    END_CODE = 27,
+    ENV_START = 50,
+    ENV_END
+};
 
 /* Reads the fields from STATE to `last`. False: no such process, or as_out_of_resources. */
 static bool read_fields(const as_census *census, int pid, int last, uint64_t *field, char *state) {
@@ -113,12 +123,13 @@ bool as_process_read(const as_census *census, int pid, as_process *out) {
     return true;
 }
 
-/* An exec has a moment in which the new environment is not there yet. */
+/* Whether an environment that reads empty may yet have something in it: an exec counts it string by
+   string and sets both its end and the program's only then (create_elf_tables in fs/binfmt_elf.c). */
 static bool is_in_exec(const as_census *census, int pid) {
     uint64_t field[ENV_END + 1] = {0};
     char state;
     return read_fields(census, pid, ENV_END, field, &state) && state != 'Z' && state != 'X' &&
-           field[ENV_END] == 0;
+           (field[END_CODE] == 0 || field[ENV_START] != field[ENV_END]);
 }
 
 bool as_grow(void *array, size_t *room, size_t needed, size_t size) {
@@ -135,7 +146,8 @@ bool as_grow(void *array, size_t *room, size_t needed, size_t size) {
     return true;
 }
 
-const char *as_process_ids(const as_census *census, int pid, as_text *buffer) {
+/* Reads the environment once; NULL, errno 0: it is empty. */
+static const char *read_ids(const as_census *census, int pid, as_text *buffer) {
     errno = 0;
     int fd = open_proc(census, pid, "environ");
     size_t size = 0;
@@ -161,17 +173,23 @@ const char *as_process_ids(const as_census *census, int pid, as_text *buffer) {
     return NULL;
 }
 
-static int keep_run_ids(as_census *census, as_process *found) {
+const char *as_process_ids(const as_census *census, int pid, as_text *buffer) {
     const struct timespec moment = {.tv_nsec = AS_MILLISECOND / 10};
-    const char *ids = as_process_ids(census, found->pid, &census->environ);
-    for (int i = 0; !ids && errno == 0 && is_in_exec(census, found->pid); i++) {
+    const char *ids = read_ids(census, pid, buffer);
+    for (int i = 0; !ids && errno == 0 && is_in_exec(census, pid); i++) {
         if (i == 10) {
-            census->in_exec = true;
-            return 0;
+            errno = EAGAIN;
+            return NULL;
         }
         (void)nanosleep(&moment, NULL);
-        ids = as_process_ids(census, found->pid, &census->environ);
+        ids = read_ids(census, pid, buffer);
     }
+    return ids;
+}
+
+static int keep_run_ids(as_census *census, as_process *found) {
+    const char *ids = as_process_ids(census, found->pid, &census->environ);
+    census->in_exec |= !ids && errno == EAGAIN;
     if (!ids) {
         return as_out_of_resources() ? -errno : 0;
     }

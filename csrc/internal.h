@@ -170,8 +170,8 @@ as_process *as_process_find(as_process *list, size_t count, int pid);
 /* How a process is now, but for its run ids. Needs no lock, as little as as_process_ids. False: there is
    none, or as_out_of_resources. */
 bool as_process_read(const as_census *census, int pid, as_process *out);
-/* The run ids in a process's environment; NULL: none, or it is gone, or not ours to read; with errno 0
-   the environment is empty. */
+/* The run ids in a process's environment; NULL: none, or it is gone, or not ours to read, or, with
+   EAGAIN, it has been in the middle of an exec for a millisecond. */
 const char *as_process_ids(const as_census *census, int pid, as_text *buffer);
 /* Of a file that could not be read: the process may be there all the same. */
 bool as_out_of_resources(void);

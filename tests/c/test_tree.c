@@ -95,6 +95,22 @@ static void large_environment(void) {
               true);
 }
 
+/* K2: a process that execs all the time is in each sweep, also while its environment is not there. */
+static void forever_in_exec(void) {
+    grove g = plant("a=$(head -c 100000 /dev/zero | tr '\\0' a);"
+                    "export A=$a B=$a C=$a D=$a E=$a S='exec sh -c \"$S\"';"
+                    "(setsid sh -c 'echo $$; exec sh -c \"$S\"' &); exec sleep 600");
+    int pid = child_read_number(&g.leader);
+    begin(&g);
+    for (int i = 0; i < 200; i++) {
+        CHECK_EQUAL(as_tree_sweep(&g.tree, 0), 1);
+        CHECK(is_member(&g, pid));
+    }
+    CHECK_EQUAL(as_tree_sweep(&g.tree, SIGKILL), 1);
+    child_wait_gone(pid);
+    end_grove(&g);
+}
+
 /* K2: nothing else is: not another run, not a name or an id that only resembles. */
 static void strangers(void) {
     child other = child_start("echo $$; exec sleep 600");
@@ -284,7 +300,8 @@ static void shared_census(void) {
 }
 
 CHECK_MAIN(CHECK_TEST(group), CHECK_TEST(session), CHECK_TEST(descendant), CHECK_TEST(environment),
-           CHECK_TEST(nested_ids), CHECK_TEST(large_environment), CHECK_TEST(strangers),
-           CHECK_TEST(zombies), CHECK_TEST(zombie_leader), CHECK_TEST(reaped_leader),
-           CHECK_TEST(stop_signal), CHECK_TEST(group_signal), CHECK_TEST(many_members),
-           CHECK_TEST(no_descriptors), CHECK_TEST(exit_status), CHECK_TEST(shared_census))
+           CHECK_TEST(nested_ids), CHECK_TEST(large_environment), CHECK_TEST(forever_in_exec),
+           CHECK_TEST(strangers), CHECK_TEST(zombies), CHECK_TEST(zombie_leader),
+           CHECK_TEST(reaped_leader), CHECK_TEST(stop_signal), CHECK_TEST(group_signal),
+           CHECK_TEST(many_members), CHECK_TEST(no_descriptors), CHECK_TEST(exit_status),
+           CHECK_TEST(shared_census))
