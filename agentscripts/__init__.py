@@ -5,7 +5,16 @@ from agentscripts._command import Command, CommandFactory, ShellCommandFactory
 from agentscripts._cron import CronSyntax, next_fires
 from agentscripts._files import Filesystem, LogTarget, OSFilesystem
 from agentscripts._logs import Log, LogBatch, LogLevel, ScriptLogger
-from agentscripts._model import Overlap, Run, RunState, RunStatus, Script, Stage
+from agentscripts._model import (
+    Dependency,
+    Overlap,
+    Requires,
+    Run,
+    RunState,
+    RunStatus,
+    Script,
+    Stage,
+)
 from agentscripts._options import Options
 from agentscripts._result import RunResult
 from agentscripts._runner import Runner
@@ -14,6 +23,7 @@ from agentscripts.errors import (
     AgentScriptsError,
     AlreadyInitializedError,
     ExecuteError,
+    InvalidDependencyError,
     InvalidScheduleError,
     InvalidScriptError,
     NotInitializedError,
@@ -33,8 +43,10 @@ __all__ = [
     "Command",
     "CommandFactory",
     "CronSyntax",
+    "Dependency",
     "ExecuteError",
     "Filesystem",
+    "InvalidDependencyError",
     "InvalidScheduleError",
     "InvalidScriptError",
     "Log",
@@ -46,6 +58,7 @@ __all__ = [
     "Options",
     "OutputPipesOpenError",
     "Overlap",
+    "Requires",
     "Run",
     "RunResult",
     "RunState",

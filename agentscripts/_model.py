@@ -9,7 +9,17 @@ from enum import StrEnum
 from typing import Any, Final, NoReturn
 from uuid import UUID, uuid4, uuid5
 
-__all__ = ["ReadOnlyDict", "Run", "RunState", "RunStatus", "Script", "Stage"]
+__all__ = [
+    "Dependency",
+    "Overlap",
+    "ReadOnlyDict",
+    "Requires",
+    "Run",
+    "RunState",
+    "RunStatus",
+    "Script",
+    "Stage",
+]
 
 # Log files and data directories are found by ids derived from it, so it never changes.
 _NAMESPACE: Final = UUID("5c0f4c8e-3d0b-4a3b-9d6e-6f2f0a9b1c77")
@@ -36,8 +46,29 @@ class Overlap(StrEnum):
     QUEUE = "queue"
 
 
+class Requires(StrEnum):
+    """What a script needs of another one before it starts.
+
+    ``SUCCESS``: that one's status is ``SUCCEEDED``. ``COMPLETION``: it has ended, in any way.
+    """
+
+    SUCCESS = "success"
+    COMPLETION = "completion"
+
+
+@dataclasses.dataclass(frozen=True)
+class Dependency:
+    """A script that another one waits for.
+
+    on: the ``name`` of that script.
+    """
+
+    on: str
+    requires: Requires = Requires.SUCCESS
+
+
 class RunStatus(StrEnum):
-    """How a run ended."""
+    """How a run ended; ``SKIPPED``: a dependency kept it from starting."""
 
     SUCCEEDED = "succeeded"
     FAILED = "failed"
@@ -45,11 +76,12 @@ class RunStatus(StrEnum):
     CANCELLED = "cancelled"
     PIPES_OPEN = "pipes_open"
     NOT_STARTED = "not_started"
+    SKIPPED = "skipped"
 
 
 class RunState(StrEnum):
-    """Where a run that has not ended is: it waits for its turn, runs, is being ended after a
-    timeout or a cancel, or has ended and its last lines go to the logger."""
+    """Where a run that has not ended is: it waits for its dependencies or its turn, runs, is being
+    ended after a timeout or a cancel, or has ended and its last lines go to the logger."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -98,6 +130,10 @@ class Script:
     overlap: what becomes of a time that comes while its last scheduled run still runs.
     jitter: each scheduled run starts up to so many seconds late, by chance, so that many machines
         do not start at once.
+    depends_on: scripts that must have ended, or succeeded, before this one starts.
+    retries: how often a script that failed or timed out is run again.
+    retry_delay: seconds before the first of these; each further delay is twice as long, 60 s at
+        most, and all are shortened by up to a half, by chance, so that many machines spread out.
     env: variables taken literally; stored as a read-only copy, and not hashed.
 
     The text and the environment stay out of ``repr()``, for they may hold secrets.
@@ -114,6 +150,9 @@ class Script:
     cron: str = ""
     overlap: Overlap = Overlap.SKIP
     jitter: float = 0.0
+    depends_on: tuple[Dependency, ...] = ()
+    retries: int = 0
+    retry_delay: float = 1.0
     env: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False, repr=False)
     # The source and the id that were not given: an id that is the very same object may be made
     # anew. It is a field because ``replace`` hands on nothing else.
@@ -159,6 +198,9 @@ class Run:
     run_id: 32 hexadecimal digits, also in the script's ``AGENTSCRIPTS_RUN_ID``.
     pid, started_at: of the script's process; ``None`` while it waits.
     last_line: the last line of output so far, ``""`` before the first.
+    waits_for: labels of the scripts that it depends on and that have not ended; ``()`` once it has
+        none to wait for.
+    attempt: 1 for the first, more when it was run again after a failure.
     """
 
     run_id: str
@@ -168,3 +210,5 @@ class Run:
     pid: int | None
     started_at: datetime | None
     last_line: str
+    waits_for: tuple[str, ...] = ()
+    attempt: int = 1

@@ -27,6 +27,7 @@ _ERRORS: Final[Mapping[RunStatus, type[ScriptError]]] = {
     RunStatus.CANCELLED: ScriptCancelledError,
     RunStatus.PIPES_OPEN: OutputPipesOpenError,
     RunStatus.NOT_STARTED: ScriptNotStartedError,
+    RunStatus.SKIPPED: ScriptNotStartedError,
 }
 
 
@@ -47,6 +48,9 @@ class RunResult:
     cpu_seconds, max_rss: CPU time in seconds, and the largest resident set in bytes, of the
         script's process and the children that it waited for; ``None`` when unknown. The kernel
         counts memory from the agent's own on, so less than the agent's peak is unknown, too.
+    attempts: how many times it was started, more than 1 after retries; 0 when it never was. All
+        other values are those of the last attempt, but ``started_at`` and ``duration``, which
+        count from the first one, and ``output_bytes`` and ``lines``, which add up.
     cause: why the script was not started; ``None`` when it was.
 
     The two exceptions take no part in comparison.
@@ -70,6 +74,7 @@ class RunResult:
     tail: tuple[str, ...] = dataclasses.field(default=(), repr=False)
     cpu_seconds: float | None = None
     max_rss: int | None = None
+    attempts: int = 1
     cause: Exception | None = dataclasses.field(default=None, compare=False)
 
     @property

@@ -7,7 +7,8 @@
     ├── NotInitializedError
     ├── RunnerClosedError
     ├── InvalidScriptError(ValueError)        names the script and the field
-    │   └── InvalidScheduleError
+    │   ├── InvalidScheduleError
+    │   └── InvalidDependencyError            unknown, duplicate or circular
     ├── ExecuteError(ExceptionGroup)          .exceptions: ScriptErrors; .results: all results
     └── ScriptError                           .result; 'run agent script "<name or id>": <why>'
         ├── ScriptNotStartedError             .__cause__ is the OSError
@@ -31,6 +32,7 @@ __all__ = [
     "AgentScriptsError",
     "AlreadyInitializedError",
     "ExecuteError",
+    "InvalidDependencyError",
     "InvalidScheduleError",
     "InvalidScriptError",
     "NotInitializedError",
@@ -91,6 +93,14 @@ class InvalidScheduleError(InvalidScriptError):
     """
 
 
+class InvalidDependencyError(InvalidScriptError):
+    """The author gave ``depends_on`` a name that is unknown, that is there twice, or
+    that leads back to the script itself.
+
+    Raised by ``Runner.init``; a circle is told whole: ``a → b → a``.
+    """
+
+
 class ScriptError(AgentScriptsError):
     """One run of a script did not succeed; ``result`` tells all that is known about it.
 
@@ -112,9 +122,11 @@ class ScriptError(AgentScriptsError):
 
 
 class ScriptNotStartedError(ScriptError):
-    """The system or the script's settings kept the script from starting.
+    """The system, the script's settings or a dependency kept the script from starting.
 
-    Its ``__cause__`` is the ``OSError``. Not raised once the process exists.
+    Its ``__cause__`` is the ``OSError``, none for a dependency. Not raised once the process exists.
+    A script that was skipped because of another one of the same ``execute`` call has this error in
+    its result, and it is not raised: the other one's is.
     """
 
     def __init__(self, result: RunResult) -> None:
