@@ -95,7 +95,9 @@ class Calls:
 
     def runs(self) -> list[Run]:
         """Return what runs or waits now."""
-        return [execution.snapshot() for _, execution in self._unfinished()]
+        with self._lock:
+            dispatches = list(self._dispatches)
+        return [run for dispatch in dispatches for run in dispatch.unfinished()]
 
     def cancel(self, run_id: str) -> bool:
         """Cancel one run; return whether it had not ended yet."""

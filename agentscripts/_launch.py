@@ -7,7 +7,7 @@ import errno
 import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -108,12 +108,15 @@ class Launch:
         run_id: str,
         limits: CallLimits,
         scheduled_at: datetime | None,
+        *,
+        begun: bool = False,
     ) -> None:
         self._context = context
         self._script = script
         self._run_id = run_id
         self._limits = limits
         self._scheduled_at = scheduled_at
+        self._begun = begun  # the run has written to its log file before
         self._log: LogFile | None = None
         self._key: int | None = None
         self._cleanup: tuple[Path, ...] = ()
@@ -127,14 +130,7 @@ class Launch:
         Raises ``OSError``, and what the user's parts raise; ``release`` is due in any case.
         """
         context, options, script = self._context, self._context.options, self._script
-        self._log = log = WRITERS.open(
-            options.filesystem,
-            self._place.log_path,
-            append=options.append_logs,
-            max_bytes=options.max_log_bytes,
-            backups=options.log_backups,
-            max_line=options.max_line,
-        )
+        log = self._open_log()
         data_dir = self._place.data_dir
         options.filesystem.make_dirs(data_dir, 0o700)
         options.filesystem.make_dirs(context.script_bin_dir, 0o700)  # a script may have removed it
@@ -150,7 +146,7 @@ class Launch:
         command = options.command_factory.create_command(script, env)
         self._cleanup = command.cleanup
         self._join_cgroup()
-        core = self._make_core()
+        core = self._make_core(options.flush_timeout)
         cwd = context.working_dir(command.cwd, env)
         began_at, began = time.time(), monotonic()
         child = context.spawner.spawn(command, cwd, self._limits.base, self._cgroup)
@@ -173,21 +169,46 @@ class Launch:
         )
         return Started(core, child, log, began, began_at, limit)
 
+    def note(self, text: str, flush: float | None, between: Callable[[], None]) -> None:
+        """Tell the log file and the logger a line, without a process.
+
+        flush: how many seconds the logger may take.
+
+        Raises like ``start``; ``release`` is due in any case.
+        """
+        log = self._open_log()
+        core = self._make_core(flush)
+        try:
+            core.note(log, text)
+            core.finish(between)
+        finally:
+            core.close()
+
+    def _open_log(self) -> LogFile:
+        options = self._context.options
+        self._log = WRITERS.open(
+            options.filesystem,
+            self._place.log_path,
+            append=options.append_logs or self._begun,
+            max_bytes=options.max_log_bytes,
+            backups=options.log_backups,
+            max_line=options.max_line,
+        )
+        return self._log
+
     def _join_cgroup(self) -> None:
         self._cgroup = self._context.make_cgroup(self._run_id)
         if self._cgroup is not None:
             self._cgroup_fd = os.open(self._cgroup, os.O_DIRECTORY | os.O_CLOEXEC)
 
-    def _make_core(self) -> Supervised:
+    def _make_core(self, flush: float | None) -> Supervised:
         options, delivery = self._context.options, self._context.delivery
         logger = options.get_script_logger(self._script.log_source_id)
         pool = None
         if logger is not DISCARD:
             self._key = delivery.attach(logger, self._script.log_source_id, self._script.label)
             pool = delivery.pool
-        return Supervised(
-            pool, self._key or 0, options.max_line, options.stall_timeout, options.flush_timeout
-        )
+        return Supervised(pool, self._key or 0, options.max_line, options.stall_timeout, flush)
 
     def release(self) -> None:
         """Give everything back; may be called in any state, and again."""

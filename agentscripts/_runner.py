@@ -167,10 +167,11 @@ class Runner:
             self._calls.begin()
             try:
                 limits = CallLimits(timeout, cancel, signals, context.environment())
-                results = self._run(context, select, stage, limits)
+                executions = self._run(context, select, stage, limits)
             finally:
                 self._calls.end()
-        failures = [error for result in results if (error := result.error) is not None]
+        results = [one.result for one in executions if one.result is not None]
+        failures = [one.failure for one in executions if one.failure is not None]
         if failures and check:
             raise ExecuteError(failures, results)
         return results
@@ -268,7 +269,7 @@ class Runner:
 
     def _run(
         self, context: Context, select: Select, stage: Stage, limits: CallLimits
-    ) -> list[RunResult]:
+    ) -> list[Execution]:
         chosen = [script for script in context.scripts if selects(select, script)]
         if not chosen:
             return []
@@ -280,7 +281,7 @@ class Runner:
         self._calls.run(dispatch, cancelled=limits.signals.interrupts > 0)
         if context.reports and limits.reports:
             context.reports.wait(limits.reports, self._options.flush_timeout, limits.signals)
-        return [execution.result for execution in executions if execution.result is not None]
+        return executions
 
     def _check_new(self) -> None:
         self._check_open()

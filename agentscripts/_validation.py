@@ -3,13 +3,14 @@ that goes after the field's name: ``is -1, expected ...``."""
 
 from __future__ import annotations
 
+import graphlib
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 from uuid import UUID
 
-from agentscripts._model import Overlap, Script
-from agentscripts.errors import InvalidScriptError
+from agentscripts._model import Dependency, Overlap, Requires, Script
+from agentscripts.errors import InvalidDependencyError, InvalidScriptError
 
 __all__ = [
     "check_bool",
@@ -107,7 +108,34 @@ def validate_scripts(scripts: Iterable[Script]) -> tuple[Script, ...]:
         if script.name:
             names.add(script.name)
         ids[script.id] = script.label
+    _validate_dependencies(checked)
     return checked
+
+
+def _validate_dependencies(scripts: Sequence[Script]) -> None:
+    labels = {script.name: script.label for script in scripts if script.name}
+    for script in scripts:
+        seen = set()
+        for one in script.depends_on:
+            if one.on not in labels:
+                _refuse_dependency(
+                    script.label, f"has {one.on!r}, expected the name of another script"
+                )
+            if one.on in seen:
+                _refuse_dependency(script.label, f"has {one.on!r} twice, expected it once")
+            seen.add(one.on)
+    graph = {
+        script.name or script.label: [one.on for one in script.depends_on] for script in scripts
+    }
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        circle = error.args[1][::-1]  # it tells what comes before what
+        _refuse_dependency(circle[0], f"is a circle, expected none: {' → '.join(circle)}")
+
+
+def _refuse_dependency(label: str, problem: str) -> None:
+    raise InvalidDependencyError(label, "depends_on", problem)
 
 
 def _validate_fields(script: Script) -> None:
@@ -140,7 +168,23 @@ def _check_overlap(value: object) -> None:
         raise TypeError(f"is {value!r}, expected a member of Overlap")
 
 
-def _check_jitter(value: object) -> None:
+def _check_dependencies(value: object) -> None:
+    if not isinstance(value, tuple):
+        raise TypeError(f"is of type {type(value).__name__}, expected a tuple of Dependency")
+    for one in value:
+        if not isinstance(one, Dependency):
+            raise TypeError(f"has {one!r}, expected a Dependency")
+        if not isinstance(one.on, str):
+            raise TypeError(f"has {one!r}, whose on is no str")
+        if not isinstance(one.requires, Requires):
+            raise TypeError(f"has {one!r}, whose requires is no member of Requires")
+
+
+def _check_retries(value: object) -> None:
+    check_integer(value, 0)
+
+
+def _check_seconds(value: object) -> None:
     if value is None:
         raise TypeError("is None, expected a finite number of seconds >= 0")
     check_duration(value)
@@ -157,6 +201,9 @@ _SCRIPT_CHECKS: Final[Mapping[str, Callable[[object], None]]] = {
     "run_on_stop": check_bool,
     "cron": check_text,
     "overlap": _check_overlap,
-    "jitter": _check_jitter,
+    "jitter": _check_seconds,
+    "depends_on": _check_dependencies,
+    "retries": _check_retries,
+    "retry_delay": _check_seconds,
     "env": check_environment,
 }
