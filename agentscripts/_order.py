@@ -73,32 +73,31 @@ class Order(Generic[Key, Call]):
         warnings: list[str] = []
         inside: dict[str, list[_Node[Key, Call]]] = collections.defaultdict(list)
         with self._lock:
-            ordered = []
+            nodes = {
+                run: _Node(run, call, script)
+                for run, script in runs
+                if script.depends_on or script.name in self._wanted
+            }
+            for node in nodes.values():
+                inside[node.name].append(node)
             for run, script in runs:
-                if not script.depends_on and script.name not in self._wanted:
-                    verdicts.append(Verdict(run, call))
-                    continue
-                node = _Node(run, call, script)
-                ordered.append((node, script))
-                inside[script.name].append(node)
-            for node, script in ordered:
-                reason = ""
+                reason, found = "", nodes.get(run)
                 for one in script.depends_on:
+                    assert found is not None
                     awaited = inside.get(one.on) or (() if alone else self._running[one.on])
-                    if awaited:
-                        node.left[one.on] = len(awaited)
                     for dependency in awaited:
-                        dependency.dependents.append((node, one.requires))
+                        found.left[one.on] = found.left.get(one.on, 0) + 1
+                        dependency.dependents.append((found, one.requires))
                     if not awaited and not alone:
                         reason = reason or self._failed_before(one)
                         if one.on not in self._last:
                             warnings.append(_never_ran(script, one))
                 if reason:
-                    verdicts.append(Verdict(node.run, call, reason, blamed=True))
-                elif not node.left:
-                    verdicts.append(Verdict(node.run, call))
-            for node, _ in ordered:
-                self._nodes[node.run] = node
+                    verdicts.append(Verdict(run, call, reason, blamed=True))
+                elif found is None or not found.left:
+                    verdicts.append(Verdict(run, call))
+            self._nodes.update(nodes)
+            for node in nodes.values():
                 self._running[node.name].add(node)
             for verdict in [one for one in verdicts if one.reason]:
                 self._settle(self._nodes[verdict.run], RunStatus.SKIPPED, verdicts)
