@@ -263,7 +263,7 @@ class Execution:
     def _plan_retry(self, started: Started, status: RunStatus, reason: str) -> bool:
         """Decide whether there is another attempt, and tell the script's log."""
         delay = delay_before_next(self.script, self.attempt, status, random.random())
-        if delay is None or self.cancelled or self._limits.over() is not None:
+        if delay is None or self._limits.over() is not None:
             return False
         self.retry_at = time.monotonic() + delay
         text = f"{self._which()}: {reason}; the next one follows in {delay:.3g} s"

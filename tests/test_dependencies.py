@@ -27,6 +27,7 @@ from agentscripts import (
     ShellCommandFactory,
     Stage,
 )
+from agentscripts._execution import Execution
 
 OK, SKIPPED, CANCELLED = RunStatus.SUCCEEDED, RunStatus.SKIPPED, RunStatus.CANCELLED
 
@@ -64,10 +65,11 @@ def test_one_after_the_other(make_runner: MakeRunner, tmp_path: Path) -> None:
 def test_the_end_of_the_process_counts(make_runner: MakeRunner) -> None:
     """D1: a dependent does not wait until the lines of its dependency are delivered."""
     dependent = threading.Event()
+    in_time: list[bool] = []
 
     def on_send(batch: LogBatch) -> None:
         if batch.lines == ["slow"]:
-            assert dependent.wait(30)
+            in_time.append(dependent.wait(30))
         else:
             dependent.set()
 
@@ -79,6 +81,7 @@ def test_the_end_of_the_process_counts(make_runner: MakeRunner) -> None:
         flush_timeout=None,
     )
     assert set(statuses(runner.execute()).values()) == {OK}
+    assert in_time == [True]
 
 
 def test_skipped(
@@ -135,6 +138,7 @@ def test_skips_need_no_slot(make_runner: MakeRunner, lines: Lines) -> None:
     runner = make_runner(
         script("bad", "exit 1"),
         script("long", "echo up; exec sleep 60"),
+        script("next", "true"),
         script("after", "true", "bad"),
         max_parallel=1,
         on_complete=on_complete,
@@ -246,6 +250,25 @@ def test_ended_while_it_waits(
     assert found == {"b": CANCELLED, "c": SKIPPED if how == "run" else CANCELLED}
     assert not (tmp_path / "b").exists()
     assert not (tmp_path / "c").exists()
+
+
+def test_a_cancel_skips_nothing(
+    make_runner: MakeRunner, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """K1: also where a dependency's process is gone before the cancel has reached its dependent."""
+    usual = Execution.cancel
+
+    def cancel(self: Execution, *, kill: bool = False) -> None:
+        usual(self, kill=kill)
+        if self.script.name == "a":
+            eventually(lambda: self.result is not None)
+
+    monkeypatch.setattr(Execution, "cancel", cancel)
+    runner = make_runner(script("a", "echo up; exec sleep 60"), script("b", "true", "a"))
+    call = Background(lambda: runner.execute(check=False))
+    lines.wait_for("up")
+    runner.close(timeout=0)
+    assert statuses(call.result()) == {"a": CANCELLED, "b": CANCELLED}
 
 
 def test_an_interrupt_while_scripts_wait(make_runner: MakeRunner, lines: Lines) -> None:
