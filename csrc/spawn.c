@@ -122,7 +122,6 @@ CHILD static int set_streams(start *s) {
         if (syscall(SYS_dup3, s->streams[i], i, 0) < 0) {
             return -1;
         }
-        (void)syscall(SYS_close, s->streams[i]);
     }
     return 0;
 }
@@ -136,9 +135,10 @@ CHILD static int number_of(const char *name) {
 }
 
 /* As close_range does, which is forbidden in some containers, and came with Linux 5.9. */
-CHILD static int close_listed(void) {
+CHILD static int close_listed(const start *s) {
     _Alignas(8) char entries[LISTING]; /* of struct linux_dirent64, which no header has */
     enum { LENGTH_AT = 16, NAME_AT = 19 };
+    (void)syscall(SYS_close, s->streams[0]); /* so that there is a descriptor for the directory */
     long directory = syscall(SYS_openat, AT_FDCWD, "/proc/self/fd", O_RDONLY | O_DIRECTORY);
     long size;
     while ((size = syscall(SYS_getdents64, directory, entries, sizeof entries)) > 0) {
@@ -154,8 +154,8 @@ CHILD static int close_listed(void) {
     return size < 0 ? -1 : 0;
 }
 
-CHILD static int close_others(void) {
-    return syscall(SYS_close_range, FIRST_OTHER, ~0U, 0) == 0 ? 0 : close_listed();
+CHILD static int close_others(const start *s) {
+    return syscall(SYS_close_range, FIRST_OTHER, ~0U, 0) == 0 ? 0 : close_listed(s);
 }
 
 /* As execvpe does: the errno that says most is that of a program that is there. */
@@ -180,7 +180,7 @@ CHILD static int become(void *argument) {
     if (s->command->cgroup_procs && join_cgroup(s->command->cgroup_procs) < 0) {
         give_up(s, AS_JOINING);
     }
-    if (set_streams(s) < 0 || close_others() < 0) {
+    if (set_streams(s) < 0 || close_others(s) < 0) {
         give_up(s, AS_FORKING);
     }
     if (syscall(SYS_chdir, s->command->cwd) < 0) {
