@@ -133,9 +133,8 @@ def test_without_close_range(tmp_path: Path, number: int) -> None:
 import ctypes, resource, struct
 libc = ctypes.CDLL(None, use_errno=True)
 # Load the call's number; 436 is close_range on all machines: return an error; else allow.
-lines = (
-    (0x20, 0, 0, 0), (0x15, 0, 1, 436), (0x06, 0, 0, 0x00050000 | {number}), (0x06, 0, 0, 0x7FFF0000)
-)
+refuse, allow = 0x00050000 | {number}, 0x7FFF0000
+lines = (0x20, 0, 0, 0), (0x15, 0, 1, 436), (0x06, 0, 0, refuse), (0x06, 0, 0, allow)
 code = b"".join(struct.pack("HBBI", *line) for line in lines)
 text = ctypes.create_string_buffer(code)
 class Program(ctypes.Structure):

@@ -201,7 +201,7 @@ static void group_signal(void) {
     begin(&h);
     as_tree_signal_group(&h.tree, SIGHUP);
     child_wait_gone(obeys);
-    child_wait_gone(h.leader.pid);
+    child_wait_gone(h.leader.process.pid);
     CHECK(!child_is_gone(ignores) && !child_is_gone(g.leader.process.pid));
     begin(&g);
     as_tree_signal_group(&g.tree, SIGKILL);
