@@ -1,4 +1,4 @@
-"""Build agentscripts: the metadata, the C core and the exec helper."""
+"""Build agentscripts: the metadata and the C core."""
 
 import sys
 
@@ -13,11 +13,9 @@ import sysconfig
 from pathlib import Path
 
 from setuptools import setup
-from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent
 PACKAGE = "agentscripts"
-HELPER = "_exec"
 
 BENCH = [
     "apscheduler>=3.10,<4",
@@ -38,46 +36,6 @@ TEST = [
     "pytest-timeout>=2.3",
     "setuptools>=77",
 ]
-
-
-class BuildExt(build_ext):
-    """Build the C core, then the exec helper, a program of its own, beside it."""
-
-    def build_extensions(self):
-        super().build_extensions()
-        (core,) = self.extensions
-        objects = self.compiler.compile(
-            ["csrc/exec.c"],
-            output_dir=self.build_temp,
-            extra_postargs=core.extra_compile_args,
-        )
-        helper = self._built_helper()
-        self.compiler.link_executable(
-            objects,
-            helper.name,
-            output_dir=str(helper.parent),
-            extra_postargs=core.extra_link_args,
-        )
-        helper.chmod(0o755)  # whatever the umask is: the wheel keeps this mode
-
-    def copy_extensions_to_source(self):
-        super().copy_extensions_to_source()
-        self.copy_file(str(self._built_helper()), str(self._source_helper()))
-
-    def get_outputs(self):
-        return sorted({*super().get_outputs(), str(self._built_helper())})
-
-    def get_output_mapping(self):
-        mapping = super().get_output_mapping()
-        if self.inplace:
-            mapping[str(self._built_helper())] = str(self._source_helper())
-        return mapping
-
-    def _built_helper(self):
-        return Path(self.build_lib, PACKAGE, HELPER)
-
-    def _source_helper(self):
-        return Path(self.get_finalized_command("build_py").get_package_dir(PACKAGE), HELPER)
 
 
 # Flags come from the environment (CFLAGS, AGENTSCRIPTS_SANITIZE), which no time stamp shows.
@@ -124,6 +82,5 @@ setup(
     },
     entry_points={"console_scripts": ["agentscripts = agentscripts.cli:main"]},
     cffi_modules=["csrc/build_core.py:ffibuilder"],
-    cmdclass={"build_ext": BuildExt},
     options=OPTIONS,
 )

@@ -33,7 +33,6 @@ _STATES: Final = {
 }
 _LOOK_AGAIN: Final = 0.1  # seconds: a cancel or a deadline ends a start that waits, too
 _REMINDER: Final = 1.0  # seconds that a logger has for one: a start may wait for it
-_UNSUPERVISED: Final = 5.0  # seconds that a child may wait for the descriptor to watch it by
 
 
 class Execution:
@@ -236,19 +235,14 @@ class Execution:
     def _supervise(self, started: Started, ended: contextlib.ExitStack, permit: bool) -> bool:
         with self._lock:
             self._core = core = started.core
-            self._pid = started.child.popen.pid
+            self._pid = started.process.pid
             self._started_at = datetime.fromtimestamp(started.began_at, UTC)
             if self._cancel is not None:
                 core.cancel(kill=self._cancel)
         metrics, between = self._context.metrics, self._limits.signals.check
         metrics.started(self.stage)
         try:
-            outcome = self._outcome(core)
-        except OSError as error:
-            started.kill()
-            reason = f"cannot be supervised: {error}"
-            self.set_unstarted(RunStatus.NOT_STARTED, reason, error)
-            return permit  # the core has not taken it
+            outcome = core.supervise(between)
         finally:
             metrics.stopped(self.stage)
         started.set_ended(outcome)
@@ -270,22 +264,11 @@ class Execution:
         started.core.note(started.log, f"agentscripts: {text}")
         return True
 
-    def _outcome(self, core: Supervised) -> Outcome:
-        give_up = time.monotonic() + _UNSUPERVISED
-        while True:
-            try:
-                return core.supervise(self._limits.signals.check)
-            except OSError as error:
-                # No descriptor for the pidfd: another thread took the one that spawning gave back.
-                if error.errno not in EXHAUSTED or time.monotonic() > give_up:
-                    raise
-                time.sleep(0.005)
-
     def _explain(self, started: Started, outcome: Outcome) -> tuple[RunStatus, str]:
         """Return how the run ended; tell the script's own log when its pipes stayed open."""
         pids = outcome.survivors
         if outcome.status == _native.PIPES_OPEN:
-            pids = pipe_holders((started.child.stdout_fd, started.child.stderr_fd))
+            pids = pipe_holders(started.process.child[2:])
         status, reason = status_and_reason(outcome, limit=started.limit, processes=describe(pids))
         if status is RunStatus.PIPES_OPEN:
             started.core.note(started.log, f"agentscripts: {reason}")

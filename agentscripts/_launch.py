@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import signal
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -20,7 +19,7 @@ from agentscripts._logs import DISCARD
 from agentscripts._model import RunStatus, Script
 from agentscripts._native import LogFile, Outcome, Supervised, monotonic, nanoseconds
 from agentscripts._signals import DeferredSignals
-from agentscripts._spawn import Child
+from agentscripts._spawn import Process
 from agentscripts._writers import WRITERS
 
 __all__ = ["CANCELLED", "EXHAUSTED", "CallLimits", "Launch", "Started"]
@@ -78,24 +77,16 @@ class Started(NamedTuple):
     """A run whose process is there."""
 
     core: Supervised
-    child: Child
+    process: Process
     log: LogFile
     began: int  # just before the process, in nanoseconds of the monotonic clock
     began_at: float  # the same moment in seconds of the wall clock
     limit: str  # what its deadline stands for, in words
 
-    def kill(self) -> None:
-        """End the session's leader and what is in its group, without the core."""
-        with contextlib.suppress(ProcessLookupError):  # the host reaps every child
-            os.killpg(self.child.popen.pid, signal.SIGKILL)
-        self.child.popen.wait()
-        os.close(self.child.stdout_fd)
-        os.close(self.child.stderr_fd)
-
     def set_ended(self, outcome: Outcome) -> None:
         """Tell ``Popen`` that its child was waited for, or its ``__del__`` would wait again."""
         if outcome.reaped:
-            self.child.popen.returncode = outcome.exit_code or 0
+            self.process.returncode = outcome.exit_code or 0
 
 
 class Launch:
@@ -149,12 +140,10 @@ class Launch:
         core = self._make_core(options.flush_timeout)
         cwd = context.working_dir(command.cwd, env)
         began_at, began = time.time(), monotonic()
-        child = context.spawner.spawn(command, cwd, self._limits.base, self._cgroup)
+        process = context.spawner.spawn(command, cwd, self._limits.base, self._cgroup)
         deadline, limit = self._limits.for_script(began, script.timeout)
         core.prepare(
-            pid=child.popen.pid,
-            stdout_fd=child.stdout_fd,
-            stderr_fd=child.stderr_fd,
+            child=process.child,
             cancel_fd=self._limits.cancel.fileno() if self._limits.cancel else -1,
             cgroup_fd=self._cgroup_fd,
             signal_fd=self._limits.signals.fd,
@@ -167,7 +156,7 @@ class Launch:
             census=context.census,
             gate=context.gate if permit else None,
         )
-        return Started(core, child, log, began, began_at, limit)
+        return Started(core, process, log, began, began_at, limit)
 
     def note(self, text: str, flush: float | None, between: Callable[[], None]) -> None:
         """Tell the log file and the logger a line, without a process.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
@@ -16,17 +16,17 @@ from agentscripts._core import ffi, lib
 __all__ = [
     "Batch",
     "Census",
+    "Child",
     "Delivered",
     "Gate",
     "LogFile",
     "Outcome",
     "Pool",
+    "Starts",
     "Supervised",
     "Timer",
-    "make_pipes",
     "monotonic",
     "nanoseconds",
-    "signals_are_default",
 ]
 
 _TAIL_BYTES: Final = 32768
@@ -36,7 +36,8 @@ _LINE_BYTES: Final = 4096
 _BATCH, _LENGTH = ffi.typeof("as_batch *"), ffi.typeof("size_t *")
 _LIMITS, _JOB = ffi.typeof("as_limits *"), ffi.typeof("as_job *")
 _OUTCOME, _DELIVERY = ffi.typeof("as_outcome *"), ffi.typeof("as_delivery *")
-_PIPES, _IDENTITY = ffi.typeof("int[4]"), ffi.typeof("uint64_t[2]")
+_COMMAND, _CHILD = ffi.typeof("as_command *"), ffi.typeof("as_child *")
+_IDENTITY = ffi.typeof("uint64_t[2]")
 _TEXT = ffi.typeof("char[]")
 
 monotonic: Final[Callable[[], int]] = lib.as_monotonic
@@ -62,18 +63,6 @@ def _made(pointer: Any, free: Callable[[Any], None], error: int) -> Any:
     if not pointer:
         raise OSError(error, os.strerror(error))
     return ffi.gc(pointer, free)
-
-
-def make_pipes() -> list[int]:
-    """Return stdout's read and write end and stderr's; the read ends do not block."""
-    ends = ffi.new(_PIPES)
-    _check(lib.as_pipes(ends))
-    return list(ends)
-
-
-def signals_are_default(*, real_time_too: bool) -> bool:
-    """Whether a child inherits default dispositions and an empty mask, as ``Popen`` starts it."""
-    return lib.as_signals_are_default(real_time_too) == 1
 
 
 class LogFile:
@@ -139,6 +128,67 @@ class Timer:
     def close(self) -> None:
         """Close its descriptors; nothing may use it any more."""
         ffi.release(self._timer)
+
+
+class Child(NamedTuple):
+    """A process that was just started; ``as_child`` of the header."""
+
+    pid: int
+    pidfd: int
+    stdout_fd: int
+    stderr_fd: int
+
+
+class Starts:
+    """Where processes are started, and forks of the host kept apart from that. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._starts = _made(lib.as_starts_new(), lib.as_starts_free, errno.ENOMEM)
+
+    def hold(self) -> None:
+        """Wait for the starts under way, and hold up others: the host is about to fork."""
+        lib.as_starts_hold(self._starts)
+
+    def resume_in_parent(self) -> None:
+        """Let starts go on after a fork."""
+        lib.as_starts_resume(self._starts, False)
+
+    def resume_in_child(self) -> None:
+        """Let there be starts in the child of a fork."""
+        lib.as_starts_resume(self._starts, True)
+
+    def spawn(
+        self,
+        programs: Sequence[bytes],
+        argv: Sequence[bytes],
+        variables: Collection[bytes],
+        cwd: bytes,
+        cgroup_procs: bytes | None,
+        stdin: int,
+    ) -> Child:
+        """Start a process; return when it is the program.
+
+        programs: paths to try in turn. None of the words, nor the paths, may hold a NUL.
+
+        Raises ``OSError`` that names what it is about; then nothing is left of the child.
+        """
+        words = ffi.from_buffer(b"\0".join((*programs, *argv, *variables, b"")))
+        directory = ffi.from_buffer(cwd + b"\0")
+        procs = ffi.NULL if cgroup_procs is None else ffi.from_buffer(cgroup_procs + b"\0")
+        counts = len(programs), len(argv), len(variables)
+        command = ffi.new(_COMMAND, (words, *counts, stdin, directory, procs))
+        out = ffi.new(_CHILD)
+        code = lib.as_spawn(self._starts, command, out)
+        if code < 0:
+            subjects = {
+                lib.AS_JOINING: cgroup_procs,
+                lib.AS_ENTERING: cwd,
+                lib.AS_EXECUTING: argv[0],
+            }
+            subject = subjects.get(out.step)
+            name = None if subject is None else os.fsdecode(subject)
+            raise OSError(-code, os.strerror(-code), name)
+        return Child(out.pid, out.pidfd, out.stdout_fd, out.stderr_fd)
 
 
 class Census:
@@ -227,9 +277,7 @@ class Supervised:
     def prepare(
         self,
         *,
-        pid: int,
-        stdout_fd: int,
-        stderr_fd: int,
+        child: Child,
         cancel_fd: int,
         cgroup_fd: int,
         signal_fd: int,
@@ -242,15 +290,13 @@ class Supervised:
         census: Census,
         gate: Gate | None,
     ) -> None:
-        """Say what to supervise; from here on the pipes' read ends belong to the core."""
+        """Say what to supervise; from here on the child's descriptors belong to the core."""
         text = ffi.new(_TEXT, run_id.encode())
         self._kept = (text, log, census, gate)
         self._job = ffi.new(
             _JOB,
             (
-                pid,
-                stdout_fd,
-                stderr_fd,
+                child,
                 cancel_fd,
                 cgroup_fd,
                 signal_fd,
@@ -269,11 +315,9 @@ class Supervised:
         """Block until the child, its tree and its output have ended.
 
         between: called when a signal came.
-
-        Raises ``OSError`` when it could not begin; then the child runs on.
         """
         out = ffi.new(_OUTCOME)
-        while _check(lib.as_run_supervise(self._run, self._job, out)) == lib.AS_INTERRUPTED:
+        while lib.as_run_supervise(self._run, self._job, out) == lib.AS_INTERRUPTED:
             between()
         known = bool(out.exit_known)
         return Outcome(

@@ -62,6 +62,43 @@ typedef struct as_census as_census;
 as_census *as_census_new(void);
 void as_census_free(as_census *census);
 
+/* ---- a script's process ------------------------------------------------------------------------ */
+
+typedef struct as_starts as_starts;
+
+/* NULL: no memory. */
+as_starts *as_starts_new(void);
+void as_starts_free(as_starts *starts);
+/* Before a fork: waits for the starts under way, and holds up others, for a child forked meanwhile
+   would keep the pipes of these scripts open. After it, in the parent and in the child, resume. */
+void as_starts_hold(as_starts *starts);
+void as_starts_resume(as_starts *starts, int in_child);
+
+typedef struct {
+    const char
+        *words; /* programs, arguments, environment: each with its NUL, one after the other */
+    uint32_t program_count; /* paths to try in turn, as execvpe does */
+    uint32_t argument_count;
+    uint32_t variable_count;
+    int stdin_fd;
+    const char *cwd;
+    const char *cgroup_procs; /* the cgroup.procs of the group to join first; NULL: none */
+} as_command;
+
+enum { AS_FORKING, AS_JOINING, AS_ENTERING, AS_EXECUTING }; /* as_child.step */
+
+typedef struct {
+    int pid; /* an unreaped child that leads its own session */
+    int pidfd;
+    int stdout_fd; /* the pipes' read ends, O_NONBLOCK */
+    int stderr_fd;
+    int step; /* where it failed: pipes and process, cgroup, directory, program */
+} as_child;
+
+/* Starts a process with default signals, an empty mask, and no descriptor but its streams. Returns
+   when it is the program. 0 or -errno; then nothing is open and no child is left. Any thread. */
+int as_spawn(as_starts *starts, const as_command *command, as_child *out);
+
 /* ---- the pool: runs whose lines wait for a thread that calls the logger ---------------------- */
 
 typedef struct as_run as_run;
@@ -99,12 +136,10 @@ typedef struct {
 } as_limits;
 
 typedef struct {
-    int pid;       /* an unreaped child that leads its own session */
-    int stdout_fd; /* the pipes' read ends, O_NONBLOCK; taken over */
-    int stderr_fd;
-    int cancel_fd; /* readable: cancel; -1: none; not taken over */
-    int cgroup_fd; /* the run's own cgroup directory; -1: none; not taken over */
-    int signal_fd; /* readable: come back to Python; -1: none; not taken over */
+    as_child child; /* its descriptors are taken over */
+    int cancel_fd;  /* readable: cancel; -1: none; not taken over */
+    int cgroup_fd;  /* the run's own cgroup directory; -1: none; not taken over */
+    int signal_fd;  /* readable: come back to Python; -1: none; not taken over */
     int stop_signal;
     int64_t deadline; /* monotonic */
     int64_t wait_delay;
@@ -146,7 +181,7 @@ as_run *as_run_new(as_pool *pool, const as_limits *limits);
 /* Nothing may use the run any more; kills nothing. */
 void as_run_free(as_run *run);
 /* From the child's start to the end of its tree and its output: see supervise.c. Blocks; one thread.
-   0, AS_INTERRUPTED, or -errno when supervision could not begin (the child is untouched then). */
+   0 or AS_INTERRUPTED. */
 int as_run_supervise(as_run *run, const as_job *job, as_outcome *outcome);
 /* A line of the library's own for the log file and the logger, after supervise. 0 or -errno. */
 int as_run_note(as_run *run, as_logfile *log, const char *text, size_t size);
@@ -173,13 +208,5 @@ void as_timer_free(as_timer *timer);
 int as_timer_wait(as_timer *timer, int64_t when);
 /* Any thread; takes no lock. A wake before the wait counts. */
 void as_timer_wake(as_timer *timer);
-
-/* ---- process facts ------------------------------------------------------------------------------ */
-
-/* out[0], out[1]: stdout's read (O_NONBLOCK) and write end; out[2], out[3]: stderr's. 0 or -errno. */
-int as_pipes(int out[4]);
-/* 1: no signal is ignored or blocked that a child would inherit so (subprocess resets SIGPIPE and
-   SIGXFSZ itself); 0: an exec helper is needed. Half of the calls is for the real-time signals. */
-int as_signals_are_default(int real_time_too);
 
 #endif

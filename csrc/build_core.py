@@ -11,7 +11,6 @@ from cffi import FFI
 
 CSRC = Path(__file__).parent
 HEADER = CSRC / "agentscripts.h"
-SEPARATE_PROGRAM = CSRC / "exec.c"
 SANITIZE = os.environ.get("AGENTSCRIPTS_SANITIZE", "")
 
 COMPILE = ["-std=c11", "-D_GNU_SOURCE", "-pthread", "-fvisibility=hidden"]
@@ -49,7 +48,7 @@ ffibuilder.cdef(cdef(HEADER.read_text(encoding="utf-8")))
 ffibuilder.set_source(
     "agentscripts._core",
     f'#include "{HEADER.name}"',
-    sources=sorted(str(path) for path in CSRC.glob("*.c") if path != SEPARATE_PROGRAM),
+    sources=sorted(str(path) for path in CSRC.glob("*.c")),
     depends=[str(path) for path in CSRC.glob("*.h")],
     include_dirs=[str(CSRC)],
     extra_compile_args=COMPILE,

@@ -20,6 +20,8 @@ int64_t as_earlier(int64_t a, int64_t b);
 /* The value of an eventfd is of no interest, only that it is readable. */
 void as_wake(int eventfd);
 void as_close(int *fd);
+/* out[0], out[1]: stdout's read (O_NONBLOCK) and write end; out[2], out[3]: stderr's. 0 or -errno. */
+int as_pipes(int out[4]);
 
 /* ---- lines.c: pure functions over bytes ---- */
 

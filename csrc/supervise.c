@@ -321,7 +321,7 @@ static void drain(as_run *run, int status, int64_t now) {
 static void stop(as_run *run, int status, int64_t now) {
     run->outcome.status = status;
     atomic_store(&run->state, AS_STOPPING);
-    as_tree_begin(&run->tree, run->job.census, run->job.pid, run->pidfd, run->job.cgroup_fd,
+    as_tree_begin(&run->tree, run->job.census, run->job.child.pid, run->pidfd, run->job.cgroup_fd,
                   run->job.run_id);
     as_tree_signal_group(&run->tree, run->job.stop_signal);
     as_tree_signal_group(&run->tree, SIGCONT); /* a stopped process must get it too */
@@ -378,7 +378,7 @@ static void note_survivors(as_run *run) {
     as_outcome *out = &run->outcome;
     out->survivor_count = 0;
     if (!run->exited) {
-        out->survivors[out->survivor_count++] = run->job.pid;
+        out->survivors[out->survivor_count++] = run->job.child.pid;
     }
     for (size_t i = 0; i < run->tree.count && out->survivor_count < AS_SURVIVORS; i++) {
         out->survivors[out->survivor_count++] = run->tree.members[i].pid;
@@ -593,7 +593,7 @@ static void reap(as_run *run) {
     /* glibc's waitid keeps the system call's fifth argument to itself. */
     while (syscall(SYS_waitid, P_PIDFD, run->pidfd, &info, WEXITED, &usage) < 0 && errno == EINTR) {
     }
-    if (info.si_pid == run->job.pid) {
+    if (info.si_pid == run->job.child.pid) {
         out->exit_known = 1;
         out->exit_code = info.si_code == CLD_EXITED ? info.si_status : -info.si_status;
         out->cpu_ns = (int64_t)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * AS_SECOND +
@@ -609,29 +609,20 @@ static void reap(as_run *run) {
     }
 }
 
-static int begin(as_run *run, const as_job *job) {
-    int pidfd = as_pidfd_open(job->pid);
-    if (pidfd < 0 && errno != ESRCH) {
-        return -errno;
-    }
+static void begin(as_run *run, const as_job *job) {
     run->job = *job;
-    run->pidfd = pidfd;
-    run->exited = pidfd < 0; /* a host that ignores SIGCHLD: it is over, and gone */
-    run->streams[0].fd = job->stdout_fd;
-    run->streams[1].fd = job->stderr_fd;
+    run->pidfd = job->child.pidfd;
+    run->streams[0].fd = job->child.stdout_fd;
+    run->streams[1].fd = job->child.stderr_fd;
     run->has_permit = job->gate != NULL;
     run->began = as_monotonic();
     set_phase(run, RUNNING, run->began, AS_FOREVER);
-    return 0;
 }
 
 int as_run_supervise(as_run *run, const as_job *job, as_outcome *outcome) {
     struct pollfd fds[MEMBERS + AS_TREE_FDS];
     if (run->phase == NEW) {
-        int result = begin(run, job);
-        if (result < 0) {
-            return result;
-        }
+        begin(run, job);
     }
     while (step(run, as_monotonic()), run->phase != ENDED) {
         nfds_t count = collect(run, fds);

@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <semaphore.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
@@ -63,29 +62,6 @@ int as_pipes(int out[4]) {
         as_close(&out[i]);
     }
     return result;
-}
-
-int as_signals_are_default(int real_time_too) {
-    sigset_t blocked;
-    if (pthread_sigmask(SIG_BLOCK, NULL, &blocked) != 0) {
-        return 0;
-    }
-    for (int number = 1; number < NSIG; number++) {
-        struct sigaction action;
-        if (sigismember(&blocked, number) == 1) {
-            return 0;
-        }
-        if (number > 31 && !real_time_too) {
-            continue;
-        }
-        if (number == SIGPIPE || number == SIGXFSZ || sigaction(number, NULL, &action) < 0) {
-            continue;
-        }
-        if (action.sa_handler == SIG_IGN) {
-            return 0;
-        }
-    }
-    return 1;
 }
 
 struct as_gate {

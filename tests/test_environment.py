@@ -279,7 +279,7 @@ def test_default_signals(
             signal.signal(number, handler)
 
 
-def test_a_missing_program_by_way_of_the_helper(make_runner: MakeRunner) -> None:
+def test_a_missing_program_where_a_signal_is_ignored(make_runner: MakeRunner) -> None:
     """R6: with an ignored signal, too, what cannot run is NOT_STARTED and named."""
     runner = make_runner("true", shell="/no/such/shell")
     old = signal.signal(signal.SIGUSR2, signal.SIG_IGN)

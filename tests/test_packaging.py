@@ -1,9 +1,7 @@
 """The sdist and the wheel: complete, runnable, and refused where they cannot work."""
 
-import os
 import re
 import shutil
-import stat
 import subprocess
 import sys
 import tarfile
@@ -19,7 +17,7 @@ FILES = (
     *("setup.py", "pyproject.toml", "tox.ini", "MANIFEST.in", ".clang-format", ".gitignore"),
     *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE"),
 )
-GENERATED = shutil.ignore_patterns("__pycache__", "*.py[cod]", "*.so", "_exec", "20*")
+GENERATED = shutil.ignore_patterns("__pycache__", "*.py[cod]", "*.so", "20*")
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -70,7 +68,7 @@ def test_sdist_holds_every_source_file(checkout: Path, dist: Path) -> None:
         for path in checkout.rglob("*")
         if path.is_file() and not path.parent.name.endswith(".egg-info")
     }
-    assert {"csrc/exec.c", "csrc/agentscripts.h", "tests/test_packaging.py"} <= sources
+    assert {"csrc/spawn.c", "csrc/agentscripts.h", "tests/test_packaging.py"} <= sources
     assert sources - packed == set()
 
 
@@ -80,36 +78,39 @@ def test_wheel_serves_every_python_from_3_11(wheel: Path) -> None:
 
 
 def test_wheel_holds_the_package_and_nothing_else(checkout: Path, wheel: Path) -> None:
-    """Modules, type information, the core and an executable helper; no sources, no tests."""
+    """Modules, type information and the core; no sources, no tests."""
     with zipfile.ZipFile(wheel) as archive:
-        modes = {info.filename: info.external_attr >> 16 for info in archive.infolist()}
-    package = {name for name in modes if ".dist-info/" not in name}
+        package = {name for name in archive.namelist() if ".dist-info/" not in name}
     python = {
         str(path.relative_to(checkout))
         for path in (checkout / "agentscripts").iterdir()
         if path.suffix in {".py", ".pyi"}
     }
-    built = {"agentscripts/_core.abi3.so", "agentscripts/_exec", "agentscripts/py.typed"}
+    built = {"agentscripts/_core.abi3.so", "agentscripts/py.typed"}
     assert package == python | built
-    assert stat.S_IMODE(modes["agentscripts/_exec"]) == 0o755
 
 
 def test_installed_wheel_works(wheel: Path, tmp_path: Path) -> None:
-    """In an environment that has nothing else, the core loads and the helper runs a program."""
+    """In an environment that has nothing else, the core loads and runs a script."""
     environment = tmp_path / "venv"
     venv.create(environment)
     python = environment / "bin" / "python"
     run(sys.executable, "-m", "pip", "--python", python, "install", "-q", wheel, cwd=tmp_path)
-    code = "import agentscripts._core; from importlib.metadata import version; "
-    code += "print(version('agentscripts'), agentscripts.__path__[0])"
-    version, package = run(python, "-I", "-c", code, cwd=tmp_path).split()
+    code = f"""
+import agentscripts
+from importlib.metadata import version
+options = agentscripts.Options(data_dir_base={str(tmp_path)!r}, log_dir={str(tmp_path)!r})
+with agentscripts.Runner(options) as runner:
+    runner.init([agentscripts.Script(script="echo hello")])
+    print(version("agentscripts"), agentscripts.__path__[0], runner.execute()[0].tail[0])
+"""
+    version, package, said = run(python, "-I", "-c", code, cwd=tmp_path).split()
     assert version in wheel.name
-    helper = Path(package, "_exec")
-    assert helper.is_relative_to(environment)
-    assert run(helper, "2", "", "/bin/echo", "echo", "hello", cwd=tmp_path) == "hello\n"
+    assert Path(package).is_relative_to(environment)
+    assert said == "hello"
 
 
-def test_editable_install_puts_core_and_helper_into_the_checkout(
+def test_editable_install_puts_the_core_into_the_checkout(
     checkout: Path, dist: Path, tmp_path: Path
 ) -> None:
     """`pip install -e .` needs no more than the build requirements that are declared."""
@@ -124,7 +125,6 @@ def test_editable_install_puts_core_and_helper_into_the_checkout(
     package = Path(run(python, "-I", "-c", code, cwd=tmp_path).strip()).parent
     assert package == checkout / "agentscripts"
     assert (package / "_core.abi3.so").is_file()
-    assert os.access(package / "_exec", os.X_OK)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-/* child.h: shell scripts as children, as the library starts them. */
+/* child.h: shell scripts as children. */
 #ifndef CHILD_H
 #define CHILD_H
 
@@ -7,14 +7,12 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 typedef struct {
     char run_id[AS_RUN_ID_LENGTH + 1];
-    int pid;
-    int out, err; /* the pipes' read ends */
+    as_child process;
 } child;
 
 static inline void child_new_id(child *c) {
@@ -24,35 +22,31 @@ static inline void child_new_id(child *c) {
                    atomic_fetch_add(&count, 1));
 }
 
-/* Starts it in a session of its own, the id in its environment where `marked`. */
+/* The id is in its environment where `marked`. */
 static inline child child_start_as(const char *script, const char *run_id, bool marked) {
     child c = {0};
-    int ends[4];
-    posix_spawnattr_t attributes;
-    posix_spawn_file_actions_t actions;
-    char variable[100];
-    char *argv[] = {"/bin/sh", "-c", (char *)(uintptr_t)script, NULL};
-    char *environment[] = {"PATH=/usr/local/bin:/usr/bin:/bin", marked ? variable : NULL, NULL};
+    char words[4096];
     if (run_id) {
         memcpy(c.run_id, run_id, sizeof c.run_id);
     } else {
         child_new_id(&c);
     }
-    (void)snprintf(variable, sizeof variable, "AGENTSCRIPTS_RUN_ID=%s", c.run_id);
-    CHECK_EQUAL(as_pipes(ends), 0);
-    CHECK_EQUAL(posix_spawnattr_init(&attributes), 0);
-    CHECK_EQUAL(posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSID), 0);
-    CHECK_EQUAL(posix_spawn_file_actions_init(&actions), 0);
-    CHECK_EQUAL(posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0), 0);
-    CHECK_EQUAL(posix_spawn_file_actions_adddup2(&actions, ends[1], 1), 0);
-    CHECK_EQUAL(posix_spawn_file_actions_adddup2(&actions, ends[3], 2), 0);
-    CHECK_EQUAL(posix_spawn(&c.pid, argv[0], &actions, &attributes, argv, environment), 0);
-    CHECK_EQUAL(posix_spawn_file_actions_destroy(&actions), 0);
-    CHECK_EQUAL(posix_spawnattr_destroy(&attributes), 0);
-    as_close(&ends[1]);
-    as_close(&ends[3]);
-    c.out = ends[0];
-    c.err = ends[2];
+    int size = snprintf(words, sizeof words,
+                        "/bin/sh%c/bin/sh%c-c%c%s%cPATH=/usr/local/bin:/usr/bin:/bin%c"
+                        "AGENTSCRIPTS_RUN_ID=%s",
+                        0, 0, 0, script, 0, 0, c.run_id);
+    CHECK(size > 0 && (size_t)size < sizeof words);
+    as_command command = {.words = words,
+                          .program_count = 1,
+                          .argument_count = 3,
+                          .variable_count = marked ? 2 : 1,
+                          .stdin_fd = open("/dev/null", O_RDONLY | O_CLOEXEC),
+                          .cwd = "."};
+    as_starts *starts = as_starts_new();
+    CHECK(starts);
+    CHECK_EQUAL(as_spawn(starts, &command, &c.process), 0);
+    as_starts_free(starts);
+    as_close(&command.stdin_fd);
     return c;
 }
 
@@ -62,10 +56,10 @@ static inline child child_start(const char *script) { return child_start_as(scri
 static inline int child_read_number(const child *c) {
     char line[32] = "";
     for (size_t n = 0; !strchr(line, '\n');) {
-        struct pollfd ready = {.fd = c->out, .events = POLLIN};
+        struct pollfd ready = {.fd = c->process.stdout_fd, .events = POLLIN};
         CHECK_EQUAL(poll(&ready, 1, 60000), 1);
         CHECK(n < sizeof line - 1);
-        CHECK_EQUAL(read(c->out, line + n, 1), 1);
+        CHECK_EQUAL(read(c->process.stdout_fd, line + n, 1), 1);
         n++;
     }
     return atoi(line);
@@ -91,10 +85,11 @@ static inline bool child_is_gone(int pid) {
 }
 
 static inline void child_end(child *c) {
-    (void)kill(c->pid, SIGKILL);
-    (void)waitpid(c->pid, NULL, 0);
-    as_close(&c->out);
-    as_close(&c->err);
+    (void)kill(c->process.pid, SIGKILL);
+    (void)waitpid(c->process.pid, NULL, 0);
+    as_close(&c->process.stdout_fd);
+    as_close(&c->process.stderr_fd);
+    as_close(&c->process.pidfd);
 }
 
 #endif

@@ -15,7 +15,7 @@ typedef struct {
 static grove plant_as(const char *script, bool marked) {
     grove g = {.leader = child_start_as(script, NULL, marked), .census = as_census_new()};
     CHECK(g.census);
-    g.pidfd = as_pidfd_open(g.leader.pid);
+    g.pidfd = as_pidfd_open(g.leader.process.pid);
     CHECK(g.pidfd >= 0);
     return g;
 }
@@ -23,7 +23,7 @@ static grove plant_as(const char *script, bool marked) {
 static grove plant(const char *script) { return plant_as(script, true); }
 
 static void begin(grove *g) {
-    as_tree_begin(&g->tree, g->census, g->leader.pid, g->pidfd, -1, g->leader.run_id);
+    as_tree_begin(&g->tree, g->census, g->leader.process.pid, g->pidfd, -1, g->leader.run_id);
 }
 
 static void end_grove(grove *g) {
@@ -49,7 +49,7 @@ static void check_one(const char *script, bool marked) {
     CHECK_EQUAL(as_tree_sweep(&g.tree, 0), 1);
     CHECK(is_member(&g, pid));
     CHECK(!child_is_gone(pid));
-    CHECK(!is_member(&g, g.leader.pid));
+    CHECK(!is_member(&g, g.leader.process.pid));
     CHECK_EQUAL(as_tree_sweep(&g.tree, SIGKILL), 1);
     child_wait_gone(pid);
     end_grove(&g);
@@ -114,14 +114,14 @@ static void forever_in_exec(void) {
 /* K2: nothing else is: not another run, not a name or an id that only resembles. */
 static void strangers(void) {
     child other = child_start("echo $$; exec sleep 600");
-    CHECK_EQUAL(child_read_number(&other), other.pid);
+    CHECK_EQUAL(child_read_number(&other), other.process.pid);
     grove g = plant("X=AGENTSCRIPTS_RUN_ID=$AGENTSCRIPTS_RUN_ID; id=$AGENTSCRIPTS_RUN_ID;"
                     "(setsid env AGENTSCRIPTS_RUN_ID=a$id sh -c 'echo $$; exec sleep 600' &);"
                     "exec sleep 600");
     int first = child_read_number(&g.leader);
     begin(&g);
     CHECK_EQUAL(as_tree_sweep(&g.tree, SIGKILL), 0);
-    CHECK(!child_is_gone(other.pid) && !child_is_gone(first));
+    CHECK(!child_is_gone(other.process.pid) && !child_is_gone(first));
     CHECK_EQUAL(kill(first, SIGKILL), 0);
     end_grove(&g);
 
@@ -158,7 +158,7 @@ static void zombies(void) {
 static void zombie_leader(void) {
     grove g = plant_as("sleep 600 & echo $!", false);
     int pid = child_read_number(&g.leader);
-    child_wait_gone(g.leader.pid);
+    child_wait_gone(g.leader.process.pid);
     begin(&g);
     CHECK_EQUAL(as_tree_sweep(&g.tree, SIGKILL), 1);
     child_wait_gone(pid);
@@ -170,12 +170,12 @@ static void reaped_leader(void) {
     grove g = plant("sleep 600 & echo $!; env -i sh -c 'echo $$; exec sleep 600' &");
     int marked = child_read_number(&g.leader), unmarked = child_read_number(&g.leader);
     begin(&g);
-    CHECK_EQUAL(waitpid(g.leader.pid, NULL, 0), g.leader.pid);
+    CHECK_EQUAL(waitpid(g.leader.process.pid, NULL, 0), g.leader.process.pid);
     CHECK_EQUAL(as_tree_sweep(&g.tree, SIGKILL), 1);
     child_wait_gone(marked);
     CHECK(!child_is_gone(unmarked));
     CHECK_EQUAL(kill(unmarked, SIGKILL), 0);
-    g.leader.pid = unmarked; /* for child_end */
+    g.leader.process.pid = unmarked; /* for child_end */
     end_grove(&g);
 }
 
@@ -201,8 +201,8 @@ static void group_signal(void) {
     begin(&h);
     as_tree_signal_group(&h.tree, SIGHUP);
     child_wait_gone(obeys);
-    child_wait_gone(h.leader.pid);
-    CHECK(!child_is_gone(ignores) && !child_is_gone(g.leader.pid));
+    child_wait_gone(h.leader.process.pid);
+    CHECK(!child_is_gone(ignores) && !child_is_gone(g.leader.process.pid));
     begin(&g);
     as_tree_signal_group(&g.tree, SIGKILL);
     child_wait_gone(ignores);
@@ -255,15 +255,16 @@ static void no_descriptors(void) {
 /* K6: the kernel keeps the status that somebody else has taken (Linux 6.15; else it is unknown). */
 static void exit_status(void) {
     child c = child_start("exit 7");
-    int pidfd = as_pidfd_open(c.pid), status = -1;
-    CHECK_EQUAL(waitpid(c.pid, NULL, 0), c.pid);
+    int pidfd = as_pidfd_open(c.process.pid), status = -1;
+    CHECK_EQUAL(waitpid(c.process.pid, NULL, 0), c.process.pid);
     if (as_pidfd_exit_status(pidfd, &status)) {
         CHECK(WIFEXITED(status));
         CHECK_EQUAL(WEXITSTATUS(status), 7);
     }
     as_close(&pidfd);
-    as_close(&c.out);
-    as_close(&c.err);
+    as_close(&c.process.pidfd);
+    as_close(&c.process.stdout_fd);
+    as_close(&c.process.stderr_fd);
 }
 
 static void *sweep_often(void *grove_pointer) {

@@ -1,4 +1,4 @@
-/* util.c: time, descriptors, signals, the gate. */
+/* util.c: time, descriptors, the gate. */
 #include "check.h"
 
 #include <fcntl.h>
@@ -87,32 +87,6 @@ static void handle(int number, void (*handler)(int)) {
     CHECK_EQUAL(sigaction(number, &action, NULL), 0);
 }
 
-/* R6: an ignored or blocked signal needs the exec helper; a handled one and SIGPIPE do not. */
-static void signals(void) {
-    sigset_t one;
-    CHECK_EQUAL(as_signals_are_default(1), 1);
-    handle(SIGHUP, SIG_IGN);
-    CHECK_EQUAL(as_signals_are_default(1), 0);
-    handle(SIGHUP, on_signal);
-    CHECK_EQUAL(as_signals_are_default(1), 1);
-    handle(SIGHUP, SIG_DFL);
-    handle(SIGRTMAX, SIG_IGN);
-    CHECK_EQUAL(as_signals_are_default(1), 0);
-    CHECK_EQUAL(as_signals_are_default(0), 1);
-    handle(SIGRTMAX, SIG_DFL);
-    handle(SIGPIPE, SIG_IGN);
-    handle(SIGXFSZ, SIG_IGN);
-    CHECK_EQUAL(as_signals_are_default(1), 1);
-    handle(SIGPIPE, SIG_DFL);
-    handle(SIGXFSZ, SIG_DFL);
-    (void)sigemptyset(&one);
-    (void)sigaddset(&one, SIGTERM);
-    CHECK_EQUAL(pthread_sigmask(SIG_BLOCK, &one, NULL), 0);
-    CHECK_EQUAL(as_signals_are_default(1), 0);
-    CHECK_EQUAL(pthread_sigmask(SIG_UNBLOCK, &one, NULL), 0);
-    CHECK_EQUAL(as_signals_are_default(1), 1);
-}
-
 /* The gate gives as many permits as it has. */
 static void gate(void) {
     as_gate *it = as_gate_new(2);
@@ -170,5 +144,4 @@ static void gate_interrupted(void) {
 }
 
 CHECK_MAIN(CHECK_TEST(deadlines), CHECK_TEST(waking), CHECK_TEST(pipes), CHECK_TEST(no_descriptors),
-           CHECK_TEST(signals), CHECK_TEST(gate), CHECK_TEST(gate_interrupted),
-           CHECK_TEST(gate_without_limit))
+           CHECK_TEST(gate), CHECK_TEST(gate_interrupted), CHECK_TEST(gate_without_limit))

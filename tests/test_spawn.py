@@ -1,0 +1,291 @@
+"""How a process is started: what it has, what a failure leaves, and what may go on meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+from support import PATIENCE, Background, children, eventually, run_host
+
+from agentscripts import Command
+from agentscripts._spawn import Process, Spawner
+
+ENVIRONMENT = {"PATH": "/usr/bin:/bin"}
+
+
+@pytest.fixture
+def spawner() -> Iterator[Spawner]:
+    """A spawner that is closed after the test."""
+    with contextlib.closing(Spawner()) as made:
+        yield made
+
+
+def start(
+    spawner: Spawner,
+    *argv: str,
+    env: Mapping[str, str] = ENVIRONMENT,
+    cwd: str = "/",
+    cgroup: Path | None = None,
+) -> Process:
+    return spawner.spawn(Command(argv, env), cwd, ENVIRONMENT, cgroup)
+
+
+def end(process: Process) -> tuple[int, list[str]]:
+    """Return the exit code and the lines of stdout; close what the process holds."""
+    code = process.wait(PATIENCE)
+    with open(process.child.stdout_fd) as stdout:
+        lines = stdout.read().splitlines()
+    os.close(process.child.stderr_fd)
+    os.close(process.child.pidfd)
+    return code, lines
+
+
+def run(spawner: Spawner, *argv: str, env: Mapping[str, str] = ENVIRONMENT) -> list[str]:
+    code, lines = end(start(spawner, *argv, env=env))
+    assert code == 0
+    return lines
+
+
+@contextlib.contextmanager
+def held_start(spawner: Spawner, base: Path) -> Iterator[Background[Process]]:
+    """A start that hangs in the child: its cgroup's file is a FIFO that nobody reads."""
+    fifo = base / "cgroup.procs"
+    os.mkfifo(fifo)
+    before = children()
+    starting = Background(lambda: start(spawner, "true", cgroup=base))
+    eventually(lambda: children() - before)
+    try:
+        yield starting
+    finally:
+        reader = os.open(fifo, os.O_RDONLY)
+        end(starting.result())
+        os.close(reader)
+
+
+# ---- what it has ----
+
+
+def test_words_and_environment(spawner: Spawner) -> None:
+    """R4, R5: the arguments and the variables arrive as they are, empty ones and odd ones too."""
+    env = {**ENVIRONMENT, "EMPTY": "", "LINES": "a\nb=c", "PATH": "/bin", "ODD": "\udcff€"}
+    script = 'printf "%s|" "$0" "$@"; echo; printf "%s|" "$EMPTY" "$LINES" "$ODD"'
+    process = start(spawner, "/bin/sh", "-c", script, "zero", "", "ä b", "", env=env)
+    process.wait(PATIENCE)
+    output = os.read(process.child.stdout_fd, 999)
+    assert output == "zero||ä b||\n|a\nb=c|".encode() + b"\xff\xe2\x82\xac|"
+    end(process)
+
+
+def test_a_variable_may_be_left_out(spawner: Spawner) -> None:
+    """R5: a command factory's environment is the whole one."""
+    assert run(spawner, "/usr/bin/env", env={"ONLY": "this"}) == ["ONLY=this"]
+    assert run(spawner, "/usr/bin/env", env={}) == []
+
+
+def test_a_program_on_path(spawner: Spawner, tmp_path: Path) -> None:
+    """R4: it is searched as by execvpe; one that may not be executed is passed over."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    for directory in (first, second):
+        directory.mkdir()
+        (directory / "tool").write_text("#!/bin/sh\necho $0\n")
+    (second / "tool").chmod(0o755)
+    path = f"{tmp_path}/missing:{first}:{second}"
+    assert run(spawner, "tool", env={"PATH": path}) == [f"{second}/tool"]
+    with pytest.raises(PermissionError) as caught:
+        start(spawner, "tool", env={"PATH": f"{first}:{tmp_path}/missing"})
+    assert caught.value.filename == "tool"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("closed", [(0,), (1, 2), (0, 1, 2)])
+def test_a_host_without_standard_streams(tmp_path: Path, closed: tuple[int, ...]) -> None:
+    """R6: the script has its own, whatever numbers the host's descriptors have got."""
+    program = f"""
+said = os.dup(1)
+for number in {closed}:
+    os.close(number)
+runner = make("echo out; echo err >&2; readlink /proc/self/fd/0; ls /proc/$$/fd",
+              get_script_logger=lambda _: Record())
+class Record:
+    lines = []
+    def send(self, batch):
+        Record.lines += [f"{{batch.level.value}}:{{line}}" for line in batch.lines]
+    def flush(self): pass
+runner.execute()
+runner.close()
+os.write(said, "\\n".join(sorted(Record.lines)).encode())
+"""
+    lines = run_host(tmp_path, program)
+    wanted = ["error:err", "info:/dev/null", "info:0", "info:1", "info:2", "info:out"]
+    assert lines == wanted
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EPERM])
+def test_without_close_range(tmp_path: Path, number: int) -> None:
+    """R6: before Linux 5.9, or where a container forbids the call, no descriptor is left either."""
+    program = f"""
+import ctypes, resource, struct
+libc = ctypes.CDLL(None, use_errno=True)
+# Load the call's number; 436 is close_range on all machines: return an error; else allow.
+refuse, allow = 0x00050000 | {number}, 0x7FFF0000
+lines = (0x20, 0, 0, 0), (0x15, 0, 1, 436), (0x06, 0, 0, refuse), (0x06, 0, 0, allow)
+code = b"".join(struct.pack("HBBI", *line) for line in lines)
+text = ctypes.create_string_buffer(code)
+class Program(ctypes.Structure):
+    _fields_ = [("len", ctypes.c_ushort), ("filter", ctypes.c_void_p)]
+assert libc.prctl(38, 1, 0, 0, 0) == 0
+assert libc.prctl(22, 2, ctypes.byref(Program(4, ctypes.addressof(text)))) == 0
+runner = make("ls /proc/$$/fd")
+leaky = [os.open("/dev/zero", os.O_RDONLY) for _ in range(150)]  # more than one listing takes
+for fd in leaky:
+    os.set_inheritable(fd, True)
+runner.execute()
+runner.close()
+"""
+    assert run_host(tmp_path, program) == ["line 0", "line 1", "line 2"]
+
+
+# ---- what fails ----
+
+
+def holdings() -> tuple[set[int], set[str]]:
+    return children(), set(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.parametrize(
+    ("argv", "cwd", "cgroup", "number", "name"),
+    [
+        (["/nowhere/program"], "/", None, errno.ENOENT, "/nowhere/program"),
+        (["no-such-name"], "/", None, errno.ENOENT, "no-such-name"),
+        (["/etc/passwd"], "/", None, errno.EACCES, "/etc/passwd"),
+        (["/bin/true", "x" * 200_000], "/", None, errno.E2BIG, "/bin/true"),
+        (["true"], "/nowhere", None, errno.ENOENT, "/nowhere"),
+        (["true"], "/etc/passwd", None, errno.ENOTDIR, "/etc/passwd"),
+        (["true"], "/", Path("/nowhere"), errno.ENOENT, "/nowhere/cgroup.procs"),
+    ],
+)
+def test_a_failure_is_told(
+    spawner: Spawner, argv: Sequence[str], cwd: str, cgroup: Path | None, number: int, name: str
+) -> None:
+    """R6, K2: by errno and by what it is about; no child and no descriptor is left."""
+    before = holdings()
+    with pytest.raises(OSError, match=os.strerror(number)) as caught:
+        start(spawner, *argv, cwd=cwd, cgroup=cgroup)
+    assert (caught.value.errno, caught.value.filename) == (number, name)
+    assert holdings() == before
+
+
+@pytest.mark.parametrize(
+    ("argv", "env", "words"),
+    [
+        (["true", "a\0b"], {}, "argument 1 "),
+        (["true"], {"A": "\0"}, "'A'"),
+        (["true"], {"B=C": ""}, "'B=C'"),
+    ],
+)
+def test_words_that_no_program_can_get(
+    spawner: Spawner, argv: Sequence[str], env: Mapping[str, str], words: str
+) -> None:
+    """R6: they are refused by name or number, not by content, which may be secret."""
+    with pytest.raises(ValueError, match=words):
+        start(spawner, *argv, env=env)
+
+
+def test_a_failure_where_sigchld_is_ignored(spawner: Spawner) -> None:
+    """K6: the kernel reaps the child then; the failure is told all the same."""
+    old = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        with pytest.raises(FileNotFoundError):
+            start(spawner, "/nowhere/program")
+    finally:
+        signal.signal(signal.SIGCHLD, old)
+
+
+# ---- what the host has ----
+
+
+def test_the_threads_mask_comes_back(spawner: Spawner) -> None:
+    """R6: a start changes no mask, whether it goes well or not."""
+    old = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    try:
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        run(spawner, "true")
+        with pytest.raises(FileNotFoundError):
+            start(spawner, "/nowhere/program")
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, old)
+
+
+def test_audit_hooks_hear_of_it(tmp_path: Path) -> None:
+    """R4: as from any ``subprocess.Popen``."""
+    program = """
+sys.addaudithook(lambda name, args: name == "subprocess.Popen" and say(args[0], *args[1]))
+make("true").execute()
+"""
+    assert run_host(tmp_path, program) == ["/bin/sh /bin/sh -c true"]
+
+
+def test_starts_overlap(spawner: Spawner, tmp_path: Path) -> None:
+    """K7: a start that hangs holds up neither Python nor other starts."""
+    with held_start(spawner, tmp_path) as starting:
+        assert run(spawner, "/bin/echo", "other") == ["other"]
+        assert starting.is_alive()
+
+
+def test_a_fork_waits_for_a_start(spawner: Spawner, tmp_path: Path) -> None:
+    """R6, K5: or the host's child would hold the script's pipes open. Both may start afterwards."""
+
+    def fork() -> int:
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                code = run(spawner, "/bin/echo", "child") != ["child"]
+            finally:
+                os._exit(code)
+        return child
+
+    with held_start(spawner, tmp_path):
+        forking = Background(fork)
+        forking.join(0.05)
+        assert forking.is_alive()
+    child = forking.result()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert run(spawner, "/bin/echo", "parent") == ["parent"]
+
+
+@pytest.mark.slow
+def test_forks_and_starts_all_the_time(tmp_path: Path) -> None:
+    """K5: children that the host forks meanwhile, and that live on, hold no script's pipes."""
+    program = """
+forked, over = [], threading.Event()
+def fork():
+    while not over.is_set():
+        child = os.fork()
+        if child == 0:
+            time.sleep(60)
+            os._exit(0)
+        forked.append(child)
+        time.sleep(0.002)
+forker = threading.Thread(target=fork)
+forker.start()
+runner = make(*["echo $0"] * 60, wait_delay=20)
+for _ in range(2):
+    say(*{result.status.value for result in runner.execute(check=False)})
+over.set()
+forker.join()
+for child in forked:
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+runner.close()
+say("forked", len(forked) > 10)
+"""
+    lines = [line for line in run_host(tmp_path, program) if not line.startswith("line ")]
+    assert lines == ["succeeded", "succeeded", "forked True"]
