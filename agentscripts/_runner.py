@@ -17,7 +17,7 @@ from uuid import UUID
 from agentscripts import _atexit
 from agentscripts._calls import Calls, Select, selects, stage_of
 from agentscripts._cancel import CancelToken
-from agentscripts._closing import SignalClose
+from agentscripts._closing import OnSignal, SignalClose
 from agentscripts._context import Context
 from agentscripts._cronruns import CronRuns
 from agentscripts._crontab import parse_schedules, schedule_warnings
@@ -191,14 +191,18 @@ class Runner:
             if self._context:
                 self._begin_cron(self._context)
 
-    def close_on_signals(self, *signals: int) -> None:
+    def close_on_signals(self, *signals: int, on_signal: OnSignal | None = None) -> None:
         """Close, and end the process, when one of these signals comes. Default: SIGTERM.
 
         At the first one the schedules stop, all runs are cancelled, the stop scripts run (unless
         ``execute(Stage.STOP)`` has begun), and the runner closes. Then the process ends as by
         that signal: no ``finally`` and no exit hook runs. Where the signal had a handler in
         Python, that one is called instead. A second signal kills all scripts at once, and the
-        process ends likewise. A signal that is ignored stays ignored.
+        process ends likewise. What comes within 0.1 s of the first is no second one: ``timeout``
+        and ``systemd`` send two at once. A signal that is ignored stays ignored.
+
+        on_signal: called at these two with the signal's number and whether it is the second. It
+        is called in the signal handler, so it should return at once and take no lock.
 
         Each call adds signals. ``close`` puts the handlers back, when the main thread calls it.
         Like all handlers in Python they run only when the main thread runs Python, or blocks in a
@@ -209,7 +213,7 @@ class Runner:
         what is no signal or cannot be caught.
         """
         self._check_open()
-        self._signals.add(signals or (signal.SIGTERM,))
+        self._signals.add(signals or (signal.SIGTERM,), on_signal)
 
     def runs(self) -> list[Run]:
         """Return what runs or waits now. Raises ``RunnerClosedError`` in a forked child."""
@@ -276,7 +280,7 @@ class Runner:
         executions = [Execution(context, script, stage, limits) for script in chosen]
         slots = _UNLIMITED if stage is Stage.STOP else self._slots
         dispatch = Dispatch(context, executions, limits, slots)
-        limits.signals.on_interrupt = lambda again: dispatch.cancel(kill=again)
+        limits.signals.on_interrupt = lambda second: dispatch.cancel(kill=second)
         self._calls.run(dispatch, cancelled=limits.signals.interrupts > 0)
         if context.reports and limits.reports:
             context.reports.wait(limits.reports, self._options.flush_timeout, limits.signals)
