@@ -48,6 +48,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_dispatch",),
     ("_calls",),
     ("_cronruns",),
+    ("_shutdown",),
     ("_runner",),
     ("__init__",),
     ("_console", "_metricspage"),
