@@ -254,7 +254,6 @@ class Delivered(NamedTuple):
 
     lines: int
     dropped: int
-    gave_up: bool
 
 
 class Supervised:
@@ -347,7 +346,7 @@ class Supervised:
         out = ffi.new(_DELIVERY)
         while lib.as_run_finish(self._run, out) == lib.AS_INTERRUPTED:
             between()
-        return Delivered(out.lines, out.dropped, bool(out.gave_up))
+        return Delivered(out.lines, out.dropped)
 
     def close(self) -> None:
         """Give it back; nothing may use it any more."""

@@ -173,7 +173,6 @@ typedef struct {
 typedef struct {
     int64_t lines; /* delivered, dropped, or only counted where no logger is */
     int64_t dropped;
-    int gave_up; /* the logger made no progress for flush_timeout */
 } as_delivery;
 
 /* pool: NULL when no logger wants lines. NULL with errno set on failure. */

@@ -678,7 +678,6 @@ int as_run_finish(as_run *run, as_delivery *delivery) {
         }
         if (due(deadline, as_monotonic())) {
             as_queue_abandon(&run->queue);
-            delivery->gave_up = 1;
             break;
         }
         if (wait_until(fds, 2, deadline) == -EINTR || fds[1].revents) {

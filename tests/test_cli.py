@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from commandline import COMMAND, OPTIONS, command, read_line
+from support import end_by
 
 from agentscripts._foreground import _Foreground
 from agentscripts._manifest import parse_manifest
@@ -176,7 +177,7 @@ def test_second_signal_kills(start: Start) -> None:
     child = int(read_line(process.stdout).removeprefix("a | "))
     os.killpg(process.pid, signal.SIGINT)
     assert "once more kills them at once" in read_line(process.stderr)
-    os.killpg(process.pid, signal.SIGINT)
+    end_by(process, signal.SIGINT)
     status, _, stderr = finish(process)
     assert status == 130
     assert stderr.startswith("agentscripts: killing the scripts\n")
@@ -193,7 +194,7 @@ def test_second_signal_ends_the_wait_for_a_reader(start: Start) -> None:
     select.select([reader], [], [])
     process.send_signal(signal.SIGTERM)
     assert "SIGTERM: cancelling" in read_line(process.stderr)
-    process.send_signal(signal.SIGTERM)
+    end_by(process, signal.SIGTERM)
     assert process.wait() == 143
     os.close(reader)
 
