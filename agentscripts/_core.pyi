@@ -20,6 +20,7 @@ class _Lib:
     AS_DELIVERING: int
     AS_CANCEL_STOP: int
     AS_CANCEL_KILL: int
+    AS_STDERR_SIZE: int
 
     # The monotonic clock in nanoseconds.
     def as_monotonic(self) -> int: ...
@@ -66,6 +67,8 @@ class _Lib:
     def as_run_snapshot(self, run: Any, line: Any, size: int, length: Any, /) -> int: ...
     # The length of the text.
     def as_run_tail(self, run: Any, text: Any, size: int, /) -> int: ...
+    # How many lines there were.
+    def as_run_stderr(self, run: Any, text: Any, size: Any, /) -> int: ...
     # 0 or -errno.
     def as_pipes(self, out: Any, /) -> int: ...
     # 1 or 0.

@@ -198,6 +198,7 @@ class Execution:
         reason: str,
     ) -> None:
         duration = (outcome.ended - started.began) / 1e9
+        stderr, stderr_lines = started.core.stderr() if outcome.output_bytes else ((), 0)
         self._set_result(
             RunResult(
                 run_id=self.run_id,
@@ -216,6 +217,8 @@ class Execution:
                 log_error=outcome.log_error,
                 survivors=outcome.survivors,
                 tail=started.core.tail() if outcome.output_bytes else (),
+                stderr=stderr,
+                stderr_lines=stderr_lines,
                 cpu_seconds=outcome.cpu_seconds,
                 max_rss=outcome.max_rss,
             ),

@@ -13,6 +13,7 @@ PACKAGE = Path(agentscripts.__file__).parent
 
 # Each module imports only modules of the layers above its own; docs/architecture.md has this table.
 LAYERS: tuple[tuple[str, ...], ...] = (
+    ("_text",),
     (
         "_atexit",
         "_cancel",
@@ -73,6 +74,7 @@ PURE = {
     "_preview",
     "_result",
     "_schedule",
+    "_text",
     "_validation",
     "_version",
     "_manifest",
