@@ -285,6 +285,7 @@ class Execution:
         self._first = self._first or (started.began, started.began_at)
         began, began_at = self._first
         duration = (outcome.ended - began) / 1e9
+        stderr, stderr_lines = started.core.stderr() if outcome.output_bytes else ((), 0)
         return RunResult(
             run_id=self.run_id,
             script=self.script,
@@ -302,6 +303,8 @@ class Execution:
             log_error=outcome.log_error,
             survivors=outcome.survivors,
             tail=started.core.tail() if outcome.output_bytes else (),
+            stderr=stderr,
+            stderr_lines=stderr_lines,
             cpu_seconds=outcome.cpu_seconds,
             max_rss=outcome.max_rss,
         )

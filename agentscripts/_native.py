@@ -259,8 +259,8 @@ class Delivered(NamedTuple):
 class Supervised:
     """One run in the core.
 
-    ``supervise``, ``note`` and ``finish`` belong to one thread; the other methods may be called
-    from any.
+    ``supervise``, ``note``, ``finish`` and ``stderr`` belong to one thread; the other methods may
+    be called from any.
     """
 
     def __init__(
@@ -363,6 +363,12 @@ class Supervised:
         state = lib.as_run_snapshot(self._run, line, _LINE_BYTES, length)
         lines = _text_lines(ffi.buffer(line, length[0])[:])
         return state, lines[-1] if lines else ""
+
+    def stderr(self) -> tuple[tuple[str, ...], int]:
+        """Return the first 3 and the last 3 lines of stderr, and how many there were."""
+        text, length = ffi.new(_TEXT, lib.AS_STDERR_SIZE), ffi.new(_LENGTH)
+        count = lib.as_run_stderr(self._run, text, length)
+        return _text_lines(ffi.buffer(text, length[0])[:]), count
 
     def tail(self) -> tuple[str, ...]:
         """Return the last lines, 20 and 32 KiB at most."""

@@ -45,6 +45,8 @@ class RunResult:
     log_error: the first failure to write it; ``None`` when the file is complete.
     survivors: pids of processes of the run that could not be killed.
     tail: the last lines of the output, 20 at most.
+    stderr: the first 3 and the last 3 lines of stderr, 1 KiB of each at most.
+    stderr_lines: how many there were; where that is more, those after the third are left out.
     cpu_seconds, max_rss: CPU time in seconds, and the largest resident set in bytes, of the
         script's process and the children that it waited for; ``None`` when unknown. The kernel
         counts memory from the agent's own on, so less than the agent's peak is unknown, too.
@@ -72,6 +74,8 @@ class RunResult:
     log_error: OSError | None = dataclasses.field(default=None, compare=False)
     survivors: tuple[int, ...] = ()
     tail: tuple[str, ...] = dataclasses.field(default=(), repr=False)
+    stderr: tuple[str, ...] = dataclasses.field(default=(), repr=False)
+    stderr_lines: int = 0
     cpu_seconds: float | None = None
     max_rss: int | None = None
     attempts: int = 1

@@ -56,6 +56,23 @@ void as_tail_finish(as_tail *tail);
 size_t as_tail_lines(const as_tail *tail, int count, const char **text);
 void as_tail_free(as_tail *tail);
 
+/* The first and the last lines of one stream. */
+#define AS_ENDS_LINES 3
+#define AS_ENDS_BYTES 1024 /* of each line, its begin: 200 characters of UTF-8 and more */
+
+typedef struct {
+    int64_t ended; /* complete lines so far */
+    bool open;     /* the next one has begun */
+    size_t size[2 * AS_ENDS_LINES];
+    char line[2 * AS_ENDS_LINES][AS_ENDS_BYTES];
+} as_ends;
+
+/* Makes *ends when it is NULL; without memory it stays so. */
+void as_ends_push(as_ends **ends, const char *p, size_t n);
+/* A newline after each line, also after an unfinished one. Returns how many lines there were in all:
+   when more than are copied, those after the first AS_ENDS_LINES are left out. */
+int64_t as_ends_copy(const as_ends *ends, char *out, size_t *size);
+
 /* ---- logfile.c ---- */
 
 /* Writes what can be written now. Returns the bytes used up: fewer than n only for a target that

@@ -13,6 +13,7 @@ PACKAGE = Path(agentscripts.__file__).parent
 
 # Each module imports only modules of the layers above its own; docs/architecture.md has this table.
 LAYERS: tuple[tuple[str, ...], ...] = (
+    ("_text",),
     (
         "_atexit",
         "_cancel",
@@ -86,6 +87,7 @@ PURE = {
     "_result",
     "_retry",
     "_schedule",
+    "_text",
     "_validation",
     "_version",
     "_manifest",
