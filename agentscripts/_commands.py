@@ -18,6 +18,7 @@ from agentscripts._foreground import run_in_foreground
 from agentscripts._init import leave_process_1
 from agentscripts._manifest import Manifest, ManifestError, load_manifest
 from agentscripts._metricspage import Address, parse_address
+from agentscripts._model import Stage
 from agentscripts._options import Options
 from agentscripts._preview import fire_text
 from agentscripts._schedule import fires_after
@@ -39,10 +40,11 @@ def commands() -> None:
 
     A manifest has a [[script]] table for each script, with the fields script (the text, required),
     name, run_on_start, run_on_stop, cron, overlap ("skip", "allow" or "queue"), jitter, timeout,
-    env, log_path, log_source_id and id. An [options] table may set data_dir, log_dir, working_dir,
-    shell, env, max_parallel, wait_delay, kill_delay, stop_signal, max_log_bytes, log_backups,
-    append_logs, cgroup, timezone and cron_syntax ("coder" or "unix"). Durations are seconds or
-    texts such as "1m30s"; relative paths count from the manifest's directory.
+    depends_on (names, or tables such as {on = "build", requires = "completion"}), retries,
+    retry_delay, env, log_path, log_source_id and id. An [options] table may set data_dir, log_dir,
+    working_dir, shell, env, max_parallel, wait_delay, kill_delay, stop_signal, max_log_bytes,
+    log_backups, append_logs, cgroup, timezone and cron_syntax ("coder" or "unix"). Durations are
+    seconds or texts such as "1m30s"; relative paths count from the manifest's directory.
     """
 
 
@@ -68,13 +70,20 @@ def check(manifest: Path) -> None:
 @_MANIFEST
 @click.option("--cron", is_flag=True, help="Go on with the schedules until a signal ends them.")
 @click.option(
+    "--stage",
+    type=click.Choice([str(Stage.START), str(Stage.STOP)]),
+    default=str(Stage.START),
+    help="Which scripts: start (the default) has those with run_on_start = true, stop the others.",
+)
+@click.option(
     "--metrics",
     metavar="ADDRESS",
     callback=lambda context, option, value: value and _address(value),
     help="Serve metrics for Prometheus there, such as 127.0.0.1:9100, or :9100 for all of IPv4.",
 )
-def run(manifest: Path, cron: bool, metrics: Address | None) -> None:
-    """Run the scripts of MANIFEST that have run_on_start = true, side by side.
+def run(manifest: Path, cron: bool, stage: str, metrics: Address | None) -> None:
+    """Run the scripts of MANIFEST that have run_on_start = true, side by side, but for those that
+    wait for others.
 
     Standard output gets every line that the scripts print, on either of their streams, with the
     script's name before it. Standard error gets all else: warnings as they come, and a summary at
@@ -97,7 +106,10 @@ def run(manifest: Path, cron: bool, metrics: Address | None) -> None:
     standard output was closed early.
     """
     leave_process_1()
-    raise SystemExit(run_in_foreground(manifest, _load(manifest), cron=cron, metrics=metrics))
+    loaded = _load(manifest)
+    raise SystemExit(
+        run_in_foreground(manifest, loaded, stage=Stage(stage), cron=cron, metrics=metrics)
+    )
 
 
 @commands.command("next")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 from uuid import UUID
 
+from agentscripts._calls import selects
 from agentscripts._cancel import CancelToken
 from agentscripts._console import LineLogger, Output, OutputHandler, escape
 from agentscripts._interrupts import Interrupts, ServingInterrupts
@@ -33,23 +34,30 @@ _SIGNALLED: Final = 128
 
 
 def run_in_foreground(
-    path: Path, manifest: Manifest, *, cron: bool = False, metrics: Address | None = None
+    path: Path,
+    manifest: Manifest,
+    *,
+    stage: Stage = Stage.START,
+    cron: bool = False,
+    metrics: Address | None = None,
 ) -> int:
     """Run the scripts, print what ``agentscripts run --help`` tells, and return the exit status.
 
     Takes over SIGINT, SIGTERM and SIGHUP meanwhile, so only the main thread may call it.
 
+    stage: whose scripts run at once.
     cron: whether to go on with the schedules until one of these signals.
     metrics: where to serve the page for Prometheus.
     """
-    return _Foreground(path, manifest, cron=cron, metrics=metrics).run()
+    return _Foreground(path, manifest, stage, cron, metrics).run()
 
 
 class _Foreground:
     def __init__(
-        self, path: Path, manifest: Manifest, *, cron: bool = False, metrics: Address | None = None
+        self, path: Path, manifest: Manifest, stage: Stage, cron: bool, metrics: Address | None
     ) -> None:
         self._path = path
+        self._stage = stage
         self._manifest = manifest
         self._cron = cron
         self._metrics = metrics
@@ -100,12 +108,12 @@ class _Foreground:
                 if isinstance(self._signals, ServingInterrupts):
                     self._serve(runner, self._signals)
                 else:
-                    runner.execute(Stage.START, cancel=self._cancel, check=False)
+                    runner.execute(self._stage, cancel=self._cancel, check=False)
 
     def _serve(self, runner: Runner, signals: ServingInterrupts) -> None:
         signals.attach(runner)
         with contextlib.suppress(RunnerClosedError):  # by a signal
-            runner.execute(Stage.START, cancel=self._cancel, check=False)
+            runner.execute(self._stage, cancel=self._cancel, check=False)
             if self._results:
                 self._summarize()
                 self._results.clear()
@@ -122,7 +130,8 @@ class _Foreground:
             self._results.append(result)
 
     def _runs(self, script: Script) -> bool:
-        return script.run_on_start or (self._cron and (script.run_on_stop or bool(script.cron)))
+        later = self._cron and (script.run_on_stop or bool(script.cron))
+        return later or selects(self._stage, script)
 
     def _options(self) -> Options:
         prefixes = self._prefixes()
@@ -159,7 +168,7 @@ class _Foreground:
         if results:
             self._say(summarize(results, self._manifest.labels))
         elif not self._signals.first and not self._cron:
-            self._say(f"{escape(str(self._path))}: no script has run_on_start = true\n")
+            self._say(f"{escape(str(self._path))}: no script has run_on_{self._stage} = true\n")
 
     def _exit_status(self) -> int:
         if self._signals.first:

@@ -81,7 +81,10 @@ def parse_manifest(text: str, path: Path) -> Manifest:
         problems += [_problem(details, data) for details in error.errors(include_url=False)]
     if problems:
         raise ManifestError([f"{path}: {problem}" for problem in problems])
-    scripts = [Script(**table.model_dump(exclude_unset=True)) for table in tables.script]
+    scripts = [Script(**_set_fields(table)) for table in tables.script]
+    problems = list(_dependency_problems(scripts, data))
+    if problems:
+        raise ManifestError([f"{path}: {problem}" for problem in problems])
     options = tables.options.model_dump(exclude_unset=True)
     try:
         checked = validate_scripts(scripts)
@@ -91,6 +94,22 @@ def parse_manifest(text: str, path: Path) -> Manifest:
     if problems:
         raise ManifestError([f"{path}: {problem}" for problem in problems])
     return Manifest(checked, options)
+
+
+def _set_fields(table: ScriptTable) -> dict[str, Any]:
+    # Not model_dump, which makes tables of what the library made values of.
+    return {name: getattr(table, name) for name in table.model_fields_set}
+
+
+def _dependency_problems(scripts: Sequence[Script], data: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the unknown names; circles are for the library to find."""
+    names = [script.name for script in scripts if script.name]
+    for index, script in enumerate(scripts):
+        for one in script.depends_on:
+            if one.on not in names:
+                hint = _hint(one.on, names) if names else "no script has a name"
+                place = f"{_script_place(data, index)} depends_on"
+                yield f"{place}: {_shown(one.on)} is no script, {hint}"
 
 
 def _schedule_problems(

@@ -22,7 +22,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from agentscripts._cron import CronSyntax
-from agentscripts._model import Overlap, Script
+from agentscripts._model import Dependency, Overlap, Requires, Script
 from agentscripts._options import Options
 from agentscripts._validation import validate_scripts
 from agentscripts._zones import find_zone
@@ -70,6 +70,24 @@ def _convert_signal(value: object) -> signal.Signals:
     if isinstance(value, str) and value in signal.Signals.__members__:
         return signal.Signals[value]
     raise PydanticCustomError("unusable", "no signal")
+
+
+def _convert_dependencies(value: object) -> tuple[Dependency, ...]:
+    if not isinstance(value, list):
+        raise PydanticCustomError("unusable", "no array")
+    return tuple(map(_convert_dependency, value))
+
+
+def _convert_dependency(value: object) -> Dependency:
+    table = {"on": value} if isinstance(value, str) else value
+    if (
+        isinstance(table, dict)
+        and {"on"} <= table.keys() <= {"on", "requires"}
+        and isinstance(table["on"], str)
+        and table.get("requires", Requires.SUCCESS) in tuple(Requires)
+    ):
+        return Dependency(table["on"], Requires(table.get("requires", Requires.SUCCESS)))
+    raise PydanticCustomError("unusable", "no dependency")
 
 
 def _convert_timezone(value: object) -> ZoneInfo:
@@ -124,6 +142,14 @@ _Timezone = Annotated[
     BeforeValidator(_convert_timezone),
     Field(title="time zone", description='a name such as "Europe/Berlin"'),
 ]
+_Dependencies = Annotated[
+    tuple[Dependency, ...],
+    BeforeValidator(_convert_dependencies),
+    Field(
+        title="array of dependencies",
+        description='names of scripts, or tables such as {on = "build", requires = "completion"}',
+    ),
+]
 _Environment = Annotated[
     dict[str, str],
     Field(title="table of texts", description='NAME = "value" pairs', repr=False),
@@ -150,11 +176,16 @@ class ScriptTable(_Table):
     cron: _Text = ""
     overlap: _Overlap = Overlap.SKIP
     jitter: _Duration = None
+    depends_on: _Dependencies = ()
+    retries: _Count = 0
+    retry_delay: _Duration = None
     env: _Environment = {}
 
     @field_validator("*")
     @classmethod
     def _ask_library(cls, value: object, info: ValidationInfo) -> object:
+        if info.field_name == "depends_on":
+            return value  # only all scripts together tell whether it is right
         fields: dict[str, Any] = {"script": "true", str(info.field_name): value}
         try:
             validate_scripts([Script(**fields)])

@@ -19,6 +19,7 @@ from support import end_by
 
 from agentscripts._foreground import _Foreground
 from agentscripts._manifest import parse_manifest
+from agentscripts._model import Stage
 
 pytestmark = pytest.mark.slow  # each starts a Python
 
@@ -210,7 +211,7 @@ def test_slow_reader_loses_nothing(start: Start) -> None:
 def test_no_line_is_given_up(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """L6: the command sets no limit on how long a reader may pause."""
     manifest = parse_manifest(run_script("true"), tmp_path / "m.toml")
-    options = _Foreground(tmp_path / "m.toml", manifest)._options()
+    options = _Foreground(tmp_path / "m.toml", manifest, Stage.START, False, None)._options()
     assert (options.stall_timeout, options.flush_timeout) == (None, None)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -33,9 +34,10 @@ def workspace(examples: Path) -> Iterator[Path]:
     yield directory
     pid_file = directory / "server.pid"
     if pid_file.exists():
-        pidfd = os.pidfd_open(int(pid_file.read_text()))
-        signal.pidfd_send_signal(pidfd, signal.SIGTERM)
-        os.close(pidfd)
+        with contextlib.suppress(ProcessLookupError):  # the test has stopped it
+            pidfd = os.pidfd_open(int(pid_file.read_text()))
+            signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+            os.close(pidfd)
 
 
 def run(*arguments: str | Path, state: Path) -> subprocess.CompletedProcess[str]:
@@ -58,10 +60,10 @@ def test_workspace(workspace: Path, tmp_path: Path) -> None:
     for _ in range(2):
         done = run(*command, state=tmp_path)
         assert done.returncode == 0, done.stdout + done.stderr
-        assert "test      | Ran 2 tests" in done.stdout
+        assert "test     | Ran 2 tests" in done.stdout
         assert done.stderr.endswith("6 scripts succeeded\n")
         url = (workspace / "server.url").read_text().strip()
-        assert f"serve     | Serving at {url}\n" in done.stdout
+        assert f"serve    | Serving at {url}\n" in done.stdout
         assert said(f"{url}you") == "Hello, you!\n"
         urls.append(url)
     assert urls[0] == urls[1]

@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 
 from agentscripts._manifest import Manifest, ManifestError, load_manifest, parse_manifest
-from agentscripts._model import Script
+from agentscripts._model import Dependency, Requires, Script
 from agentscripts._options import Options
 from agentscripts._tables import OptionsTable, ScriptTable, parse_duration
 
@@ -65,6 +65,40 @@ def test_all_fields_of_a_script() -> None:
         Script(script="#!/bin/sh", name="two"),
     )
     assert manifest.options == {}
+
+
+def test_dependencies_and_retries() -> None:
+    """D1: a dependency is a name, or a table that says what it must have done."""
+    manifest = parse(
+        """
+        [[script]]
+        script = "true"
+        name = "a"
+        retries = 3
+        retry_delay = "500ms"
+        [[script]]
+        script = "true"
+        name = "b"
+        depends_on = ["a", { on = "c", requires = "completion" }]
+        [[script]]
+        script = "true"
+        name = "c"
+        """
+    )
+    a, b, _ = manifest.scripts
+    assert (a.retries, a.retry_delay) == (3, 0.5)
+    assert b.depends_on == (Dependency("a"), Dependency("c", Requires.COMPLETION))
+
+
+def test_unknown_and_circular_dependencies() -> None:
+    """D1: an unknown name is told with its place and a hint, a circle whole."""
+    table = '[[script]]\nscript = "true"\nname = "{}"\ndepends_on = ["{}"]\n'
+    assert problems(table.format("build", "bild")) == [
+        'script[1] "build" depends_on: "bild" is no script, did you mean "build"?'
+    ]
+    assert problems(table.format("a", "b") + table.format("b", "a")) == [
+        "script 'a': depends_on is a circle, expected none: a → b → a"
+    ]
 
 
 def test_all_fields_are_known() -> None:
@@ -162,6 +196,9 @@ def test_no_duration(value: object) -> None:
 
 SECONDS = 'expected seconds or a text such as "1m30s"'
 TEXT = "expected a quoted text"
+DEPENDENCIES = (
+    'expected names of scripts, or tables such as {on = "build", requires = "completion"}'
+)
 
 
 @pytest.mark.parametrize(
@@ -178,6 +215,16 @@ TEXT = "expected a quoted text"
             'id = "x"',
             'id: "x" is no UUID, expected a quoted text of 32 hexadecimal digits',
         ),
+        ('depends_on = "a"', f'depends_on: "a" is no array of dependencies, {DEPENDENCIES}'),
+        (
+            'depends_on = [{ on = "a", when = 1 }]',
+            f"depends_on: an array is no array of dependencies, {DEPENDENCIES}",
+        ),
+        (
+            'depends_on = [{ on = "a", requires = "x" }]',
+            f"depends_on: an array is no array of dependencies, {DEPENDENCIES}",
+        ),
+        ("retries = -1", "retries: is -1, expected an integer >= 0"),
         ("env = []", 'env: an array is no table of texts, expected NAME = "value" pairs'),
         ("env.A = 1", f"env.A: an integer is no text, {TEXT}"),
         (
