@@ -11,7 +11,7 @@ from typing import Final, NoReturn, TextIO
 import click
 
 from agentscripts._cancel import CancelToken
-from agentscripts._console import Output, escape
+from agentscripts._console import Output
 from agentscripts._cron import CronSyntax, five_field_warning, parse
 from agentscripts._crontab import parse_schedules, schedule_warnings
 from agentscripts._foreground import run_in_foreground
@@ -22,6 +22,7 @@ from agentscripts._model import Stage
 from agentscripts._options import Options
 from agentscripts._preview import fire_text
 from agentscripts._schedule import fires_after
+from agentscripts._text import escape
 from agentscripts._version import __version__
 from agentscripts._zones import find_zone, local_zone
 

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from agentscripts._calls import selects
 from agentscripts._cancel import CancelToken
-from agentscripts._console import LineLogger, Output, OutputHandler, escape
+from agentscripts._console import LineLogger, Output, OutputHandler
 from agentscripts._interrupts import Interrupts, ServingInterrupts
 from agentscripts._logs import ScriptLogger
 from agentscripts._manifest import Manifest
@@ -24,6 +24,7 @@ from agentscripts._options import Options
 from agentscripts._result import RunResult
 from agentscripts._runner import Runner
 from agentscripts._summary import summarize
+from agentscripts._text import escape
 from agentscripts.errors import RunnerClosedError
 
 __all__ = ["run_in_foreground"]

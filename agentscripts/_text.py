@@ -1,27 +1,35 @@
-"""Other people's text made harmless to look at. Pure."""
+"""Other people's text made harmless, and numbers in words. Pure."""
 
 from __future__ import annotations
 
+import re
+import signal
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-__all__ = ["LONGEST_LINE", "escape", "excerpt"]
+__all__ = ["LONGEST_LINE", "escape", "excerpt", "plain", "signal_name"]
 
 LONGEST_LINE: Final = 200
 """Characters of a line that an excerpt shows."""
 
 
-def escape(text: str) -> str:
-    r"""Return a text with all that has no shape of its own written as in ``repr``: ``\x1b``.
+# Control characters but the tab, line separators, what turns the direction of the text around it,
+# and lone surrogates, which no terminal and no file takes.
+_HARMFUL: Final = re.compile(
+    r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
-    That is control characters other than the tab, line separators, lone surrogates, and those that
-    change the direction of the text around them.
-    """
+
+def escape(text: str) -> str:
+    r"""Return a text with what could steer a terminal or mislead a reader written as ``\x1b``."""
     if text.isprintable():
         return text
-    return "".join(
-        char if char == "\t" or char.isprintable() else repr(char)[1:-1] for char in text
-    )
+    return _HARMFUL.sub(_escaped, text)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 def excerpt(lines: Sequence[str], count: int) -> Iterator[str]:
@@ -36,3 +44,16 @@ def excerpt(lines: Sequence[str], count: int) -> Iterator[str]:
         # Cut first, escape then: the cut never lands inside an escape.
         shown = escape(line[:LONGEST_LINE])
         yield f"{shown}…" if len(line) > LONGEST_LINE else shown
+
+
+def plain(text: str) -> str:
+    """Return a text that is Unicode: lone surrogates, as for bytes that are no UTF-8, replaced."""
+    return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+
+
+def signal_name(number: int) -> str:
+    """Return ``SIGKILL``, or ``signal 40`` where there is no name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -99,7 +99,7 @@ def test_script_error_shows_the_ends_of_stderr() -> None:
 def test_script_error_escapes_names_and_reasons() -> None:
     """R7: neither a name nor a process that holds a pipe steers a terminal."""
     error = errors.OutputPipesOpenError(result(name="a\x1b[0m", reason="held by 7 (\n\x07)"))
-    assert str(error) == r'run agent script "a\x1b[0m": held by 7 (\n\x07)'
+    assert str(error) == r'run agent script "a\x1b[0m": held by 7 (\x0a\x07)'
 
 
 def test_execute_error_indents_the_lines_of_each_failure() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import unicodedata
 
 import pytest
 from hypothesis import given
@@ -10,17 +11,26 @@ from hypothesis import strategies as st
 
 from agentscripts._text import LONGEST_LINE, escape, excerpt
 
+BIDI = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 
-@given(st.text())
-def test_escape_leaves_nothing_without_a_shape(text: str) -> None:
-    """Text: what remains is printable or a tab, valid UTF-8, and unchanged where it was so."""
-    escaped = escape(text)
-    assert escaped.replace("\t", " ").isprintable()
+
+@given(st.text(), st.text(alphabet="\x00\t\x1b\x85\u202e\u2066\u2028\ud800é\xa0\u200d"))
+def test_escape_leaves_nothing_that_steers(text: str, more: str) -> None:
+    """Text: what remains is UTF-8 without control characters, and otherwise unchanged."""
+    escaped = escape(text + more)
     escaped.encode("utf-8")
-    assert (escaped == text) == text.replace("\t", " ").isprintable()
+    assert not any(unicodedata.category(char) == "Cc" and char != "\t" for char in escaped)
+    assert not any(unicodedata.bidirectional(char) in BIDI for char in escaped)
+    assert escape(escaped) == escaped
 
 
-@pytest.mark.parametrize("char", ["\x1b", "\n", "\x9b", "\u202e", "\u2028", "\ud800", "\U000e0001"])
+def test_escape_leaves_text_alone() -> None:
+    """Text: other scripts, joined emoji and spaces of all kinds stay."""
+    text = "\u200dterminé\xa0: שלום 👩‍👩‍👦 \t"
+    assert escape(text) == text
+
+
+@pytest.mark.parametrize("char", ["\x1b", "\n", "\x9b", "\u202e", "\u2028", "\ud800"])
 def test_escapes_are_those_of_python(char: str) -> None:
     """Text: an escape says which character it stands for."""
     assert ast.literal_eval(f'"{escape(char)}"') == char
