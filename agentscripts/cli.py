@@ -7,7 +7,7 @@ from typing import Final
 
 __all__ = ["main"]
 
-_EXTRA: Final = frozenset({"click", "pydantic", "pydantic_core"})
+_EXTRA: Final = frozenset({"click", "jinja2", "markupsafe", "pydantic", "pydantic_core"})
 
 
 def main() -> None:

@@ -63,8 +63,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_runner",),
     ("__init__",),
     ("_console", "_metricspage"),
-    ("_interrupts", "_summary", "_tables"),
-    ("_manifest",),
+    ("_interrupts", "_summary", "_tables", "_timeline"),
+    ("_manifest", "_report"),
     ("_foreground",),
     ("_commands",),
     ("cli",),
@@ -101,7 +101,8 @@ ONLY = {
     "croniter": {"_cron"},
     "prometheus_client": {"_foreground", "_metrics", "_metricspage", "_runner"},
     "click": {"cli", "_commands"},
-    "pydantic": {"_manifest", "_tables"},
+    "jinja2": {"_timeline"},
+    "pydantic": {"_manifest", "_tables", "_timeline"},
     "rich": {"_console", "_summary", "_commands"},
 }
 

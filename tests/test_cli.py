@@ -211,7 +211,7 @@ def test_slow_reader_loses_nothing(start: Start) -> None:
 def test_no_line_is_given_up(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """L6: the command sets no limit on how long a reader may pause."""
     manifest = parse_manifest(run_script("true"), tmp_path / "m.toml")
-    options = _Foreground(tmp_path / "m.toml", manifest, Stage.START, False, None)._options()
+    options = _Foreground(tmp_path / "m.toml", manifest, Stage.START, False, None, None)._options()
     assert (options.stall_timeout, options.flush_timeout) == (None, None)
 
 
