@@ -199,9 +199,11 @@ def _address(text: str) -> Address:
 
 def _load(path: Path) -> Manifest:
     try:
-        return load_manifest(path)
+        manifest = load_manifest(path)
     except ManifestError as error:
         _fail(*error.problems)
+    _print(sys.stderr, *manifest.warnings)
+    return manifest
 
 
 def _fail(*lines: str) -> NoReturn:
