@@ -124,9 +124,8 @@ def _validate_dependencies(scripts: Sequence[Script]) -> None:
             if one.on in seen:
                 _refuse_dependency(script.label, f"has {one.on!r} twice, expected it once")
             seen.add(one.on)
-    graph = {
-        script.name or script.label: [one.on for one in script.depends_on] for script in scripts
-    }
+    # Nothing depends on a nameless script.
+    graph = {s.name: [one.on for one in s.depends_on] for s in scripts if s.name}
     try:
         graphlib.TopologicalSorter(graph).prepare()
     except graphlib.CycleError as error:
