@@ -107,8 +107,8 @@ class Dispatch:
         for execution in self.executions:
             if execution.result is None:
                 execution.cancel(kill=kill)
-        # Meanwhile one may have come back, to be tried again.
-        self._conclude(unstarted + self._withdraw(), *CANCELLED)
+        self._conclude(unstarted, *CANCELLED)
+        self._conclude(self._withdraw(), *CANCELLED)  # one may have come back, to be tried again
 
     def cancel_one(self, execution: Execution, *, kill: bool = False) -> None:
         """End one of the runs."""
@@ -332,11 +332,11 @@ class Dispatch:
 
     def _try_again(self, execution: Execution, when: float) -> None:
         with self._lock:
-            if execution.cancelled:
-                when = 0.0  # who cancelled it has looked for it already
             self._waiting.add(execution)
             heapq.heappush(self._again, (when, execution.run_id, execution))
             self._wake_now()
+        if execution.cancelled:  # maybe by one who looked for it too early
+            self._conclude(self._withdraw({execution}), *CANCELLED)
 
     def _take(self) -> Execution | None:
         """Return the next run that may start, its slot taken."""

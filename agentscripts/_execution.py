@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final
 
 from agentscripts import _native
@@ -152,6 +153,9 @@ class Execution:
         status: RunStatus,
         reason: str,
         cause: Exception | None = None,
+        *,
+        log_path: Path | None = None,
+        log_error: OSError | None = None,
     ) -> None:
         """Give a run its result that has no process, or no further one."""
         now = datetime.now(UTC)
@@ -166,6 +170,8 @@ class Execution:
             duration=0.0,
             attempts=0,
             cause=cause,
+            log_path=log_path,
+            log_error=log_error,
         )
         if before := self._before:
             why = f"{reason} ({self._which()}; the one before: {before.reason})"
@@ -205,8 +211,9 @@ class Execution:
 
     def _skip(self, launch: Launch, reason: str, blamed: bool) -> None:
         self._context.ended.start()
-        self._note(launch, f"not started: {reason}", self._context.options.flush_timeout)
-        self.set_unstarted(RunStatus.SKIPPED, reason)
+        error = self._note(launch, f"not started: {reason}", self._context.options.flush_timeout)
+        path = self._context.places[self.script.id].log_path
+        self.set_unstarted(RunStatus.SKIPPED, reason, log_path=path, log_error=error)
 
     def _which(self) -> str:
         return f"attempt {self.attempt} of {self.script.retries + 1}"
@@ -263,7 +270,7 @@ class Execution:
     def _plan_retry(self, started: Started, status: RunStatus, reason: str) -> bool:
         """Decide whether there is another attempt, and tell the script's log."""
         delay = delay_before_next(self.script, self.attempt, status, random.random())
-        if delay is None or self._limits.over() is not None:
+        if delay is None or self.cancelled or self._limits.over() is not None:
             return False
         self.retry_at = time.monotonic() + delay
         text = f"{self._which()}: {reason}; the next one follows in {delay:.3g} s"

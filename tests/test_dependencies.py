@@ -106,8 +106,8 @@ def test_skipped(
     assert isinstance(b.error, ScriptNotStartedError)
     assert str(b.error) == 'run agent script "b": dependency "a" failed'
     said = 'agentscripts: not started: dependency "a" failed'
-    log = tmp_path / "logs" / f"coder-script-{b.script.log_source_id}.log"
-    assert log.read_text() == f"{said}\n"
+    assert b.log_path == tmp_path / "logs" / f"coder-script-{b.script.log_source_id}.log"
+    assert b.log_path.read_text() == f"{said}\n"
     (batch,) = [one for one in lines.batches if said in one.lines]
     assert batch.level is LogLevel.WARN
     assert batch.log_source_id == b.script.log_source_id
