@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 import heapq
 import logging
 import math
@@ -298,10 +299,14 @@ class Dispatch:
 
     def _remind_all(self) -> None:
         for execution in self.executions:
-            if awaited := self._order.waits_for(execution):
-                names = ", ".join(f'"{name}"' for name in awaited[:10])
-                more = f" and {len(awaited) - 10} more" if len(awaited) > 10 else ""
-                execution.remind(f"waits for {names}{more}")
+            if self._order.waits_for(execution):
+                execution.remind(functools.partial(self._reminder_of, execution))
+
+    def _reminder_of(self, execution: Execution) -> str:
+        awaited = self._order.waits_for(execution)
+        names = ", ".join(f'"{name}"' for name in awaited[:10])
+        more = f" and {len(awaited) - 10} more" if len(awaited) > 10 else ""
+        return f"waits for {names}{more}" if awaited else ""
 
     # ---- the workers ----
 
@@ -322,6 +327,10 @@ class Dispatch:
                 self._slots.give()
             self._tell(execution)
 
+        if permit and execution.skip is not None:
+            # It starts nothing, and its logger may take its time: others start meanwhile.
+            self._context.gate.release()
+            permit = False
         try:
             return execution.perform(process_ended, permit=permit)
         finally:

@@ -64,6 +64,7 @@ class Execution:
         self._scheduled_at = scheduled_at
         self._before: RunResult | None = None  # of the attempts so far
         self._first: tuple[int, float] | None = None  # when the first one began, as in Started
+        self._sending = threading.Lock()  # held while its logger is called
         self._turn = threading.Lock()  # held while it writes to its log, as a run or a reminder
         self._begun = False  # it has written there; guarded by _turn
         self._lock = threading.Lock()  # guards the four below together
@@ -140,13 +141,18 @@ class Execution:
                     core.close()
                 self._context.ended.end()
 
-    def remind(self, text: str) -> None:
-        """Tell the script's log why the run waits, unless it does no longer."""
-        if self._turn.acquire(blocking=False):
-            try:
-                self._note(self._launch(), text, _REMINDER)
-            finally:
-                self._turn.release()
+    def remind(self, text: Callable[[], str]) -> None:
+        """Tell the script's log why the run waits; ``""``: it does no longer."""
+        if not self._turn.acquire(blocking=False):
+            return
+        try:
+            if not (now := text()):
+                return
+            launch = self._launch()
+            core, _ = self._note(launch, now, _REMINDER)
+        finally:
+            self._turn.release()
+        self._deliver(launch, core)  # the run need not wait for that
 
     def set_unstarted(
         self,
@@ -189,13 +195,16 @@ class Execution:
             self.run_id,
             self._limits,
             self._scheduled_at,
+            self._sending,
             begun=begun,
         )
 
-    def _note(self, launch: Launch, text: str, flush: float | None) -> OSError | None:
+    def _note(
+        self, launch: Launch, text: str, flush: float | None
+    ) -> tuple[Supervised | None, OSError | None]:
         """Tell the script's log; a log that cannot be written is told to the agent's."""
         try:
-            launch.note(f"agentscripts: {text}", flush, self._limits.signals.check)
+            return launch.note(f"agentscripts: {text}", flush), None
         except Exception as error:  # also what the user's parts raise
             self._context.log(
                 logging.WARNING,
@@ -204,14 +213,19 @@ class Execution:
                 self.script.label,
                 error,
             )
-            return error if isinstance(error, OSError) else None
-        finally:
-            launch.release()
-        return None
+            return None, error if isinstance(error, OSError) else None
+
+    def _deliver(self, launch: Launch, core: Supervised | None) -> None:
+        if core is not None:
+            core.finish(self._limits.signals.check)
+            core.close()
+        launch.release()
 
     def _skip(self, launch: Launch, reason: str, blamed: bool) -> None:
         self._context.ended.start()
-        error = self._note(launch, f"not started: {reason}", self._context.options.flush_timeout)
+        flush = self._context.options.flush_timeout
+        core, error = self._note(launch, f"not started: {reason}", flush)
+        self._deliver(launch, core)
         path = self._context.places[self.script.id].log_path
         self.set_unstarted(RunStatus.SKIPPED, reason, log_path=path, log_error=error)
 

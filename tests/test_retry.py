@@ -201,3 +201,25 @@ def test_cancelled_while_lines_are_delivered(make_runner: MakeRunner, tmp_path: 
     assert (result.status, result.attempts) == (RunStatus.CANCELLED, 1)
     runner.close(timeout=0)
     second.result()
+
+
+def test_one_send_at_a_time(make_runner: MakeRunner) -> None:
+    """Retry: L7: also where the logger is still busy with the attempt before, which was given up."""
+    lock, go, overlaps = threading.Lock(), threading.Event(), []
+
+    def on_send(batch: LogBatch) -> None:
+        overlaps.append(not lock.acquire(blocking=False))
+        go.wait(30)
+        if not overlaps[-1]:
+            lock.release()
+
+    runner = make_runner(
+        Script(script="echo x; exit 1", retries=3, retry_delay=0),
+        get_script_logger=lambda _: Lines(on_send),
+        flush_timeout=0.05,
+    )
+    (result,) = runner.execute(check=False)
+    go.set()
+    runner.close()
+    assert result.attempts == 4
+    assert overlaps == [False]
