@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 import heapq
 import logging
 import math
@@ -107,8 +108,8 @@ class Dispatch:
         for execution in self.executions:
             if execution.result is None:
                 execution.cancel(kill=kill)
-        # Meanwhile one may have come back, to be tried again.
-        self._conclude(unstarted + self._withdraw(), *CANCELLED)
+        self._conclude(unstarted, *CANCELLED)
+        self._conclude(self._withdraw(), *CANCELLED)  # one may have come back, to be tried again
 
     def cancel_one(self, execution: Execution, *, kill: bool = False) -> None:
         """End one of the runs."""
@@ -298,10 +299,14 @@ class Dispatch:
 
     def _remind_all(self) -> None:
         for execution in self.executions:
-            if awaited := self._order.waits_for(execution):
-                names = ", ".join(f'"{name}"' for name in awaited[:10])
-                more = f" and {len(awaited) - 10} more" if len(awaited) > 10 else ""
-                execution.remind(f"waits for {names}{more}")
+            if self._order.waits_for(execution):
+                execution.remind(functools.partial(self._reminder_of, execution))
+
+    def _reminder_of(self, execution: Execution) -> str:
+        awaited = self._order.waits_for(execution)
+        names = ", ".join(f'"{name}"' for name in awaited[:10])
+        more = f" and {len(awaited) - 10} more" if len(awaited) > 10 else ""
+        return f"waits for {names}{more}" if awaited else ""
 
     # ---- the workers ----
 
@@ -322,6 +327,10 @@ class Dispatch:
                 self._slots.give()
             self._tell(execution)
 
+        if permit and execution.skip is not None:
+            # It starts nothing, and its logger may take its time: others start meanwhile.
+            self._context.gate.release()
+            permit = False
         try:
             return execution.perform(process_ended, permit=permit)
         finally:
@@ -332,11 +341,11 @@ class Dispatch:
 
     def _try_again(self, execution: Execution, when: float) -> None:
         with self._lock:
-            if execution.cancelled:
-                when = 0.0  # who cancelled it has looked for it already
             self._waiting.add(execution)
             heapq.heappush(self._again, (when, execution.run_id, execution))
             self._wake_now()
+        if execution.cancelled:  # maybe by one who looked for it too early
+            self._conclude(self._withdraw({execution}), *CANCELLED)
 
     def _take(self) -> Execution | None:
         """Return the next run that may start, its slot taken."""

@@ -24,7 +24,8 @@ def delay_before_next(
     """
     if attempt > script.retries or status not in (RunStatus.FAILED, RunStatus.TIMED_OUT):
         return None
-    delay = min(_LONGEST, math.ldexp(script.retry_delay, min(attempt - 1, _DOUBLINGS)))
+    first = min(_LONGEST, script.retry_delay)  # before it is doubled: a float has an end
+    delay = min(_LONGEST, math.ldexp(first, min(attempt - 1, _DOUBLINGS)))
     return delay * (1 - chance / 2)
 
 

@@ -12,6 +12,7 @@ from conftest import MakeRunner
 from support import Background, Lines, eventually
 
 import agentscripts._dispatch
+import agentscripts._execution
 from agentscripts import (
     CancelToken,
     Dependency,
@@ -106,8 +107,8 @@ def test_skipped(
     assert isinstance(b.error, ScriptNotStartedError)
     assert str(b.error) == 'run agent script "b": dependency "a" failed'
     said = 'agentscripts: not started: dependency "a" failed'
-    log = tmp_path / "logs" / f"coder-script-{b.script.log_source_id}.log"
-    assert log.read_text() == f"{said}\n"
+    assert b.log_path == tmp_path / "logs" / f"coder-script-{b.script.log_source_id}.log"
+    assert b.log_path.read_text() == f"{said}\n"
     (batch,) = [one for one in lines.batches if said in one.lines]
     assert batch.level is LogLevel.WARN
     assert batch.log_source_id == b.script.log_source_id
@@ -377,3 +378,55 @@ def test_schedules_wait_too(make_runner: MakeRunner) -> None:
     assert reported.wait(30)
     (first,) = [one for one in done if one.stage is Stage.CRON][:1]
     assert (first.status, first.reason) == (SKIPPED, 'dependency "a" failed')
+
+
+def test_a_reminder_holds_up_nothing(
+    make_runner: MakeRunner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """D4: D1: a script starts while its logger is still busy with a reminder."""
+    monkeypatch.setattr(agentscripts._dispatch, "_REMIND", 0.05)
+    monkeypatch.setattr(agentscripts._execution, "_REMINDER", 60.0)
+    go = threading.Event()
+    started: list[bool] = []
+
+    def on_send(batch: LogBatch) -> None:
+        if "waits for" in batch.lines[0]:
+            go.set()
+            started.append(bool(eventually((tmp_path / "b").exists)))
+
+    runner = make_runner(
+        script("a", "true"),
+        script("b", f"touch {tmp_path}/b", "a"),
+        command_factory=_Blocking(go),
+        get_script_logger=lambda _: Lines(on_send),
+    )
+    assert set(statuses(Background(runner.execute).result(60)).values()) == {OK}
+    assert started == [True]
+
+
+def test_skips_hold_up_nothing(make_runner: MakeRunner, tmp_path: Path) -> None:
+    """D1: however many skips the logger is busy with, the others start."""
+    go = threading.Event()
+    most = 4 * (os.cpu_count() or 1)
+
+    def on_send(batch: LogBatch) -> None:
+        if "not started" in batch.lines[0]:
+            assert go.wait(30)
+
+    runner = make_runner(
+        script("a", "exit 1"),
+        *(script(f"s{number}", "true", "a") for number in range(most)),
+        anyhow("z", f"touch {tmp_path}/z", "a"),
+        get_script_logger=lambda _: Lines(on_send),
+        flush_timeout=None,
+    )
+    monitor = runner._context.gate  # type: ignore[union-attr]
+    call = Background(lambda: runner.execute(check=False))
+    eventually((tmp_path / "z").exists)
+    free = [monitor.acquire(0) for _ in range(os.cpu_count() or 1)]
+    for one in free:
+        if one:
+            monitor.release()
+    go.set()
+    call.result()
+    assert all(free)
