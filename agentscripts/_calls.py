@@ -112,9 +112,11 @@ class Calls:
         with self._lock:
             self._ending[stage] = kill or self._ending.get(stage, False)
             dispatches = list(self._dispatches)
-        for dispatch in dispatches:
-            if stage in (None, dispatch.stage):
-                dispatch.cancel(kill=kill)
+        chosen = [one for one in dispatches if stage in (None, one.stage)]
+        # First, or the end of a run would start or skip another one, of any of these calls.
+        withdrawn = [dispatch.withdraw() for dispatch in chosen]
+        for dispatch, runs in zip(chosen, withdrawn, strict=True):
+            dispatch.cancel(kill=kill, withdrawn=runs)
 
     def finish(self, timeout: float | None, log: AgentLog) -> None:
         """Wait until all calls are over; cancel after ``timeout`` seconds what still runs then.

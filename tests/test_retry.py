@@ -168,6 +168,7 @@ def test_the_delay_holds_no_slot(make_runner: MakeRunner, lines: Lines) -> None:
     runner = make_runner(failing, Script(script="echo other", name="other"), max_parallel=1)
     call = Background(lambda: runner.execute(check=False))
     lines.wait_for("other")
+    eventually(lambda: "other" not in {one.script.name for one in runner.runs()})
     runner.close(timeout=0)
     assert [one.status for one in call.result()] == [RunStatus.CANCELLED, RunStatus.SUCCEEDED]
 
@@ -204,7 +205,7 @@ def test_cancelled_while_lines_are_delivered(make_runner: MakeRunner, tmp_path: 
 
 
 def test_one_send_at_a_time(make_runner: MakeRunner) -> None:
-    """Retry: L7: also where the logger is still busy with the attempt before, which was given up."""
+    """Retry: L7: also where the logger is still busy with an attempt that was given up."""
     lock, go, overlaps = threading.Lock(), threading.Event(), []
 
     def on_send(batch: LogBatch) -> None:
