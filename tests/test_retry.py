@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import threading
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,8 +13,17 @@ import pytest
 from conftest import MakeRunner
 from support import Background, Lines, eventually
 
-from agentscripts import CancelToken, Dependency, LogBatch, RunResult, RunState, RunStatus, Script
-from agentscripts._retry import delay_before_next
+from agentscripts import (
+    CancelToken,
+    Dependency,
+    LogBatch,
+    RunResult,
+    RunState,
+    RunStatus,
+    Script,
+    Stage,
+)
+from agentscripts._retry import added_up, delay_before_next
 
 RETRIED = Script(script="true", retries=100, retry_delay=0.5)
 
@@ -224,3 +235,20 @@ def test_one_send_at_a_time(make_runner: MakeRunner) -> None:
     runner.close()
     assert result.attempts == 4
     assert overlaps == [False]
+
+
+def test_survivors_of_all_attempts() -> None:
+    """Retry: K4: what survived an earlier attempt is named in the run's result, too."""
+    now = datetime.now(UTC)
+    one = RunResult(
+        run_id="",
+        script=RETRIED,
+        stage=Stage.MANUAL,
+        status=RunStatus.TIMED_OUT,
+        started_at=now,
+        ended_at=now,
+        duration=1.0,
+        survivors=(7,),
+    )
+    both = added_up(one, dataclasses.replace(one, survivors=(8,)))
+    assert (both.survivors, both.attempts) == ((7, 8), 2)
