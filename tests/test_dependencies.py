@@ -483,3 +483,22 @@ def test_a_dependency_ends_after_the_deadline(
     )
     results = runner.execute(timeout=0.5, check=False)
     assert statuses(results) == {"a": RunStatus.TIMED_OUT, "b": CANCELLED, "c": CANCELLED}
+
+
+def test_a_reminder_that_comes_too_late(
+    make_runner: MakeRunner, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """D4: a run that waits no longer when its reminder has its log says nothing."""
+    monkeypatch.setattr(agentscripts._dispatch, "_REMIND", 0.05)
+    go = threading.Event()
+
+    def no_longer(self: Dispatch, execution: Execution) -> str:
+        go.set()
+        return ""
+
+    monkeypatch.setattr(Dispatch, "_reminder_of", no_longer)
+    runner = make_runner(
+        script("a", "true"), script("b", "echo b", "a"), command_factory=_Blocking(go)
+    )
+    runner.execute()
+    assert lines.lines == ["b"]
