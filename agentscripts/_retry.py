@@ -38,4 +38,5 @@ def added_up(before: RunResult, last: RunResult) -> RunResult:
         lines=before.lines + last.lines,
         lines_dropped=before.lines_dropped + last.lines_dropped,
         log_error=before.log_error or last.log_error,
+        survivors=before.survivors + last.survivors,
     )

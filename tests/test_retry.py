@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import threading
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,8 +13,17 @@ import pytest
 from conftest import MakeRunner
 from support import Background, Lines, eventually
 
-from agentscripts import CancelToken, Dependency, LogBatch, RunResult, RunState, RunStatus, Script
-from agentscripts._retry import delay_before_next
+from agentscripts import (
+    CancelToken,
+    Dependency,
+    LogBatch,
+    RunResult,
+    RunState,
+    RunStatus,
+    Script,
+    Stage,
+)
+from agentscripts._retry import added_up, delay_before_next
 
 RETRIED = Script(script="true", retries=100, retry_delay=0.5)
 
@@ -168,6 +179,7 @@ def test_the_delay_holds_no_slot(make_runner: MakeRunner, lines: Lines) -> None:
     runner = make_runner(failing, Script(script="echo other", name="other"), max_parallel=1)
     call = Background(lambda: runner.execute(check=False))
     lines.wait_for("other")
+    eventually(lambda: "other" not in {one.script.name for one in runner.runs()})
     runner.close(timeout=0)
     assert [one.status for one in call.result()] == [RunStatus.CANCELLED, RunStatus.SUCCEEDED]
 
@@ -204,7 +216,7 @@ def test_cancelled_while_lines_are_delivered(make_runner: MakeRunner, tmp_path: 
 
 
 def test_one_send_at_a_time(make_runner: MakeRunner) -> None:
-    """Retry: L7: also where the logger still has the attempt before, which was given up."""
+    """Retry: L7: also where the logger is still busy with an attempt that was given up."""
     lock, go, overlaps = threading.Lock(), threading.Event(), []
 
     def on_send(batch: LogBatch) -> None:
@@ -223,3 +235,20 @@ def test_one_send_at_a_time(make_runner: MakeRunner) -> None:
     runner.close()
     assert result.attempts == 4
     assert overlaps == [False]
+
+
+def test_survivors_of_all_attempts() -> None:
+    """Retry: K4: what survived an earlier attempt is named in the run's result, too."""
+    now = datetime.now(UTC)
+    one = RunResult(
+        run_id="",
+        script=RETRIED,
+        stage=Stage.MANUAL,
+        status=RunStatus.TIMED_OUT,
+        started_at=now,
+        ended_at=now,
+        duration=1.0,
+        survivors=(7,),
+    )
+    both = added_up(one, dataclasses.replace(one, survivors=(8,)))
+    assert (both.survivors, both.attempts) == ((7, 8), 2)
