@@ -13,7 +13,7 @@ import jsonschema
 from conftest import MakeRunner
 from hypothesis import given
 from hypothesis import strategies as st
-from support import processes_with
+from support import eventually, processes_with
 
 from agentscripts import CancelToken, Dependency, RunResult, RunStatus, Script, Stage
 
@@ -65,8 +65,10 @@ def test_every_status(make_runner: MakeRunner) -> None:
     assert found["skipped"]["script"]["depends_on"] == [{"on": "failed", "requires": "success"}]
     assert found["good"]["tail"] == ["hello"]
     assert "hidden" not in json.dumps(found)
-    for pid in processes_with(f"AGENTSCRIPTS_RUN_ID={results['pipes'].run_id}"):
+    mark = f"AGENTSCRIPTS_RUN_ID={results['pipes'].run_id}"
+    for pid in processes_with(mark):
         os.kill(pid, signal.SIGKILL)
+    eventually(lambda: not processes_with(mark))
 
 
 @given(
