@@ -175,6 +175,18 @@ def _as_dependencies(tables: list[DependencyTable]) -> tuple[Dependency, ...]:
 
 
 class _ScriptTable(_Table):
+    """The fields that a script has in either form."""
+
+    script: _Command
+    name: _Text = ""
+    log_source_id: _Id = UUID(int=0)
+    id: _Id = UUID(int=0)
+    timeout: _Duration = None
+    log_path: _Text = ""
+    run_on_start: _Flag = False
+    run_on_stop: _Flag = False
+    cron: _Text = ""
+
     @field_validator("*")
     @classmethod
     def _ask_library(cls, value: object, info: ValidationInfo) -> object:
@@ -188,15 +200,6 @@ class _ScriptTable(_Table):
 class ScriptTable(_ScriptTable):
     """A ``[[script]]`` table: the fields of ``Script``."""
 
-    script: _Command
-    name: _Text = ""
-    log_source_id: _Id = UUID(int=0)
-    id: _Id = UUID(int=0)
-    timeout: _Duration = None
-    log_path: _Text = ""
-    run_on_start: _Flag = False
-    run_on_stop: _Flag = False
-    cron: _Text = ""
     overlap: _Overlap = Overlap.SKIP
     jitter: _Duration = None
     depends_on: Annotated[
@@ -217,15 +220,8 @@ class AgentScript(_ScriptTable):
 
     model_config = ConfigDict(extra="ignore")
 
-    script: _Command
     name: _Text = Field(default="", alias="display_name")
-    log_source_id: _Id = UUID(int=0)
-    id: _Id = UUID(int=0)
     timeout: _Nanoseconds = None
-    log_path: _Text = ""
-    run_on_start: _Flag = False
-    run_on_stop: _Flag = False
-    cron: _Text = ""
 
 
 class OptionsTable(_Table):
