@@ -189,8 +189,8 @@ const char *as_process_ids(const as_census *census, int pid, as_text *buffer) {
 
 static int keep_run_ids(as_census *census, as_process *found) {
     const char *ids = as_process_ids(census, found->pid, &census->environ);
-    census->in_exec |= !ids && errno == EAGAIN;
     if (!ids) {
+        census->in_exec |= errno == EAGAIN;
         return as_out_of_resources() ? -errno : 0;
     }
     size_t size = strlen(ids) + 1;
