@@ -7,11 +7,10 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from typing import Final
 
 from agentscripts._dispatch import Dispatch
-from agentscripts._execution import Execution
 from agentscripts._lifecycle import AgentLog, WaitGroup
 from agentscripts._model import Run, Script, Stage
 from agentscripts._process import command_line
@@ -106,16 +105,15 @@ class Calls:
 
     def runs(self) -> list[Run]:
         """Return what runs or waits now."""
-        with self._lock:
-            dispatches = list(self._dispatches)
-        return [run for dispatch in dispatches for run in dispatch.unfinished()]
+        return [run for dispatch in self._under_way() for run in dispatch.unfinished()]
 
     def cancel(self, run_id: str) -> bool:
         """Cancel one run; return whether it had not ended yet."""
-        for dispatch, execution in self._unfinished():
-            if execution.run_id == run_id:
-                dispatch.cancel_one(execution)
-                return True
+        for dispatch in self._under_way():
+            for execution in dispatch.executions:
+                if execution.run_id == run_id and execution.result is None:
+                    dispatch.cancel_one(execution)
+                    return True
         return False
 
     def cancel_all(self, stages: Collection[Stage] = tuple(Stage), *, kill: bool = False) -> None:
@@ -156,13 +154,9 @@ class Calls:
         """Wait until all calls are over, at most ``timeout`` seconds; return whether they are."""
         return self._group.wait(timeout)
 
-    def _unfinished(self) -> Iterator[tuple[Dispatch, Execution]]:
+    def _under_way(self) -> list[Dispatch]:
         with self._lock:
-            dispatches = list(self._dispatches)
-        for dispatch in dispatches:
-            for execution in dispatch.executions:
-                if execution.result is None:
-                    yield dispatch, execution
+            return list(self._dispatches)
 
 
 def stage_of(select: object) -> Stage:

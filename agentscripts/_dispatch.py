@@ -350,7 +350,7 @@ class Dispatch:
             heapq.heappush(self._again, (when, execution.run_id, execution))
             self._wake_now()
         if execution.cancelled:  # maybe by one who looked for it too early
-            self._conclude(self.withdraw({execution}), *CANCELLED)
+            self.cancel_one(execution)
 
     def _take(self) -> Execution | None:
         """Return the next run that may start, its slot taken."""
