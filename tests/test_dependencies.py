@@ -254,10 +254,9 @@ def test_ended_while_it_waits(
     assert not (tmp_path / "c").exists()
 
 
-def test_a_cancel_skips_nothing(
-    make_runner: MakeRunner, lines: Lines, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """K1: also where a dependency's process is gone before the cancel has reached its dependent."""
+@pytest.fixture
+def a_ends_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cancel of several runs goes on from the script ``a`` when that one has ended."""
     usual = Execution.cancel
 
     def cancel(self: Execution, *, kill: bool = False) -> None:
@@ -266,6 +265,11 @@ def test_a_cancel_skips_nothing(
             eventually(lambda: self.result is not None)
 
     monkeypatch.setattr(Execution, "cancel", cancel)
+
+
+@pytest.mark.usefixtures("a_ends_first")
+def test_a_cancel_skips_nothing(make_runner: MakeRunner, lines: Lines) -> None:
+    """K1: also where a dependency's process is gone before the cancel has reached its dependent."""
     runner = make_runner(script("a", "echo up; exec sleep 60"), script("b", "true", "a"))
     call = Background(lambda: runner.execute(check=False))
     lines.wait_for("up")
@@ -438,18 +442,11 @@ def test_skips_hold_up_nothing(make_runner: MakeRunner, tmp_path: Path) -> None:
     call.result()
 
 
+@pytest.mark.usefixtures("a_ends_first")
 def test_close_starts_nothing_in_other_calls(
-    make_runner: MakeRunner, lines: Lines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_runner: MakeRunner, lines: Lines, tmp_path: Path
 ) -> None:
     """K1: also where a dependency is gone before the cancel has reached the calls that wait."""
-    usual = Execution.cancel
-
-    def cancel(self: Execution, *, kill: bool = False) -> None:
-        usual(self, kill=kill)
-        if self.script.name == "a":
-            eventually(lambda: self.result is not None)
-
-    monkeypatch.setattr(Execution, "cancel", cancel)
     runner = make_runner(
         script("a", "echo up; exec sleep 60"),
         script("b", "true", "a"),
