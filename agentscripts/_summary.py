@@ -7,7 +7,7 @@ from uuid import UUID
 
 from agentscripts._model import RunStatus
 from agentscripts._result import RunResult
-from agentscripts._text import escape, signal_name
+from agentscripts._text import escape, hours_minutes_seconds, signal_name, words
 
 __all__ = ["duration_text", "summarize"]
 
@@ -26,8 +26,7 @@ def duration_text(seconds: float) -> str:
         return f"{seconds:.2f}s"
     if seconds < 59.95:
         return f"{seconds:.1f}s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
+    hours, minutes, rest = hours_minutes_seconds(seconds)
     return f"{hours}h{minutes:02}m{rest:02}s" if hours else f"{minutes}m{rest:02}s"
 
 
@@ -50,9 +49,9 @@ def _lines(results: Sequence[RunResult], labels: Mapping[UUID, str]) -> Iterator
 def _table(results: Sequence[RunResult], labels: Mapping[UUID, str]) -> Iterator[str]:
     rows = [("script", "status", "exit", "duration")]
     for result in results:
-        status = result.status.value.replace("_", " ")
         label = escape(labels[result.script.id])
-        rows.append((label, status, _exit(result.exit_code), duration_text(result.duration)))
+        status, code = words(result.status.value), _exit(result.exit_code)
+        rows.append((label, status, code, duration_text(result.duration)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for label, status, code, duration in rows:
         yield (

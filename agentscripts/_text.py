@@ -7,7 +7,15 @@ import signal
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-__all__ = ["LONGEST_LINE", "escape", "excerpt", "plain", "signal_name"]
+__all__ = [
+    "LONGEST_LINE",
+    "escape",
+    "excerpt",
+    "hours_minutes_seconds",
+    "plain",
+    "signal_name",
+    "words",
+]
 
 LONGEST_LINE: Final = 200
 """Characters of a line that an excerpt shows."""
@@ -57,3 +65,14 @@ def signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
+
+
+def hours_minutes_seconds(seconds: float) -> tuple[int, int, int]:
+    """Return a duration in whole units, rounded to the second."""
+    minutes, rest = divmod(round(seconds), 60)
+    return *divmod(minutes, 60), rest
+
+
+def words(value: str) -> str:
+    """Return a value as a person writes it: ``timed out`` for ``timed_out``."""
+    return value.replace("_", " ")

@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from agentscripts._model import Requires, RunStatus, Stage
-from agentscripts._text import escape, excerpt
+from agentscripts._text import escape, excerpt, hours_minutes_seconds, words
 
 __all__ = ["Record", "critical_path", "parse_record", "render_timeline", "waited_for"]
 
@@ -147,7 +147,7 @@ def render_timeline(records: Sequence[Record], title: str) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"visible": escape, "seconds": seconds_text}
+    environment.filters |= {"seconds": seconds_text, "visible": escape, "words": words}
     ordered = sorted(records, key=lambda record: (record.started_at, record.ended_at))
     waited = waited_for(ordered)
     path = critical_path(ordered, waited)
@@ -209,13 +209,12 @@ def seconds_text(seconds: float) -> str:
         return f"{seconds * 1000:.2g} ms"
     if seconds < 59.95:
         return f"{seconds:.3g} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
+    hours, minutes, rest = hours_minutes_seconds(seconds)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
 def _facts(record: Record) -> Iterator[tuple[str, str]]:
-    yield "status", record.status.value.replace("_", " ")
+    yield "status", words(record.status.value)
     if record.reason:
         yield "why", escape(record.reason)
     if record.exit_code is not None:
