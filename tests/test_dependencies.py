@@ -277,6 +277,7 @@ def test_a_cancel_skips_nothing(make_runner: MakeRunner, lines: Lines) -> None:
     assert statuses(call.result()) == {"a": CANCELLED, "b": CANCELLED}
 
 
+@pytest.mark.usefixtures("a_ends_first")
 def test_an_interrupt_while_scripts_wait(make_runner: MakeRunner, lines: Lines) -> None:
     """R8: KeyboardInterrupt cancels those that wait, too."""
     runner = make_runner(script("a", "echo up; exec sleep 60"), script("b", "true", "a"))
