@@ -33,7 +33,7 @@ _STATES: Final = {
     _native.DELIVERING: RunState.DELIVERING,
 }
 _LOOK_AGAIN: Final = 0.1  # seconds: a cancel or a deadline ends a start that waits, too
-_REMINDER: Final = 1.0  # seconds that a logger has for one: a start may wait for it
+_REMINDER: Final = 1.0  # seconds that a logger has for one
 
 
 class Execution:
