@@ -15,7 +15,6 @@ from agentscripts._console import Output
 from agentscripts._cron import CronSyntax, five_field_warning, parse
 from agentscripts._crontab import parse_schedules, schedule_warnings
 from agentscripts._foreground import run_in_foreground
-from agentscripts._init import leave_process_1
 from agentscripts._manifest import Manifest, ManifestError, load_manifest
 from agentscripts._metricspage import Address, parse_address
 from agentscripts._model import Stage
@@ -106,7 +105,6 @@ def run(manifest: Path, cron: bool, stage: str, metrics: Address | None) -> None
     mistake in MANIFEST or ADDRESS, 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP, 141 if
     standard output was closed early.
     """
-    leave_process_1()
     loaded = _load(manifest)
     raise SystemExit(
         run_in_foreground(manifest, loaded, stage=Stage(stage), cron=cron, metrics=metrics)

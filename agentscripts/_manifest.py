@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from agentscripts._crontab import parse_schedules
+from agentscripts._files import check_rotation
 from agentscripts._model import Script
 from agentscripts._options import Options
 from agentscripts._tables import ManifestTable, OptionsTable, ScriptTable
@@ -88,9 +89,12 @@ def parse_manifest(text: str, path: Path) -> Manifest:
     options = tables.options.model_dump(exclude_unset=True)
     try:
         checked = validate_scripts(scripts)
+        made = Options(**options)
+        if made.max_log_bytes is not None:
+            check_rotation(checked, made.log_dir, made.log_backups)
     except InvalidScriptError as error:
         raise ManifestError([f"{path}: {error}"]) from None
-    problems = list(_schedule_problems(checked, Options(**options), data))
+    problems = list(_schedule_problems(checked, made, data))
     if problems:
         raise ManifestError([f"{path}: {problem}" for problem in problems])
     return Manifest(checked, options)
