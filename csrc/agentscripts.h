@@ -211,6 +211,6 @@ void as_timer_free(as_timer *timer);
    or a signal comes. One thread. 0 or -errno. */
 int as_timer_wait(as_timer *timer, int64_t when);
 /* Any thread; takes no lock. A wake before the wait counts. */
-void as_timer_wake(as_timer *timer);
+void as_timer_wake(const as_timer *timer);
 
 #endif

@@ -69,14 +69,14 @@ bool as_out_of_resources(void) { return errno == EMFILE || errno == ENFILE || er
 /* The fields of /proc/<pid>/stat, see proc_pid_stat(5). */
 enum {
     STATE = 3,
-    PARENT,
-    GROUP,
-    SESSION,
+    PARENT = 4,
+    GROUP = 5,
+    SESSION = 6,
     THREADS = 20,
     START = 22,
     END_CODE = 27,
     ENV_START = 50,
-    ENV_END
+    ENV_END = 51
 };
 
 /* Reads the fields from STATE to `last`. False: no such process, or as_out_of_resources. */
@@ -189,7 +189,7 @@ const char *as_process_ids(const as_census *census, int pid, as_text *buffer) {
 
 static int keep_run_ids(as_census *census, as_process *found) {
     const char *ids = as_process_ids(census, found->pid, &census->environ);
-    census->in_exec |= !ids && errno == EAGAIN;
+    census->in_exec = census->in_exec || (!ids && errno == EAGAIN);
     if (!ids) {
         return as_out_of_resources() ? -errno : 0;
     }

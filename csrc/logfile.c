@@ -123,7 +123,7 @@ void as_logfile_identity(as_logfile *log, uint64_t *device, uint64_t *inode) {
     pthread_mutex_unlock(&log->identity_lock);
 }
 
-int as_logfile_fd(as_logfile *log) { return log->fd; }
+int as_logfile_fd(const as_logfile *log) { return log->fd; }
 
 bool as_logfile_in_line(as_logfile *log) {
     pthread_mutex_lock(&log->lock);
@@ -157,8 +157,12 @@ static void follow_line(as_logfile *log, const char *p, size_t n) {
 static ssize_t write_to_pipe(int fd, const char *p, size_t n) {
     const struct timespec now = {0};
     sigset_t pipe, before, pending;
-    if (sigemptyset(&pipe) < 0 || sigaddset(&pipe, SIGPIPE) < 0 || sigpending(&pending) < 0 ||
-        (errno = pthread_sigmask(SIG_BLOCK, &pipe, &before)) != 0) {
+    if (sigemptyset(&pipe) < 0 || sigaddset(&pipe, SIGPIPE) < 0 || sigpending(&pending) < 0) {
+        return -1;
+    }
+    int refused = pthread_sigmask(SIG_BLOCK, &pipe, &before);
+    if (refused != 0) {
+        errno = refused;
         return -1;
     }
     ssize_t written = write(fd, p, n);

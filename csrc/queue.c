@@ -410,7 +410,7 @@ static void step_over_gap(as_queue *queue) {
     }
 }
 
-static void set_batch(as_batch *batch, int stream, char *text, as_cut cut) {
+static void set_batch(as_batch *batch, int stream, const char *text, as_cut cut) {
     batch->text = text;
     batch->size = cut.text;
     batch->newline_follows = cut.take == cut.text + 1; /* not so a piece: its last \r stays */
@@ -448,7 +448,7 @@ static bool take_carry(as_queue *queue, as_batch *batch, int stream, bool final)
    newlines: the first spans are the owner's. */
 static bool take_ring(as_queue *queue, as_batch *batch) {
     while (queue->span_count > 0) {
-        as_span *span = span_at(queue, 0);
+        const as_span *span = span_at(queue, 0);
         int stream = span->stream;
         if (span->gap || queue->skip[stream]) {
             step_over_gap(queue);
@@ -464,7 +464,7 @@ static bool take_ring(as_queue *queue, as_batch *batch) {
         }
         bool more, more_now;
         uint32_t start = span->start, n = extent(queue, &more);
-        char *text = queue->bytes + start;
+        const char *text = queue->bytes + start;
         pthread_mutex_unlock(&queue->pool->lock);
         as_cut cut = as_lines_cut(text, n, (size_t)queue->limits.max_line, queue->pace.limit,
                                   false);
@@ -532,7 +532,7 @@ static bool take(as_queue *queue, as_batch *batch) {
     return found && !queue->abandoned;
 }
 
-static void end_batch(as_queue *queue, as_batch *batch) {
+static void end_batch(as_queue *queue, const as_batch *batch) {
     int64_t now = as_monotonic();
     queue->progress_at = now;
     if (batch->carried) {

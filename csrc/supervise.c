@@ -195,7 +195,8 @@ static void keep_for_log(as_run *run, const char *p, size_t n, int64_t now) {
         run->log_rest = larger;
         run->log_rest_room = n;
     }
-    memmove(run->log_rest, p, n);
+    /* p may be in log_rest: then n is no more than its room, and it was not moved. */
+    memmove(run->log_rest, p, n); /* NOLINT(clang-analyzer-unix.Malloc) */
     run->log_rest_size = n;
     run->log_deadline = as_after(now, run->limits.stall_timeout);
     if (run->phase == DRAINING) {
@@ -271,7 +272,10 @@ static void read_stream(as_run *run, int index, int64_t now) {
             return;
         }
     }
-    if (drop && (s->busy || !place) && (run->scratch || (run->scratch = malloc(LARGE_READ)))) {
+    if (drop && (s->busy || !place)) {
+        run->scratch = run->scratch ? run->scratch : malloc(LARGE_READ);
+    }
+    if (drop && (s->busy || !place) && run->scratch) {
         place = run->scratch;
         size = LARGE_READ;
     }
@@ -286,7 +290,7 @@ static void read_stream(as_run *run, int index, int64_t now) {
     if (first && run->has_logger) {
         char *copy = queue_place(run, index, &size, &drop, now);
         queued = copy != NULL;
-        place = copy ? memcpy(copy, small, n) : place;
+        place = copy ? memcpy(copy, place, n) : place;
     }
     record(run, index, place, n, queued, now);
     s->busy = n == size || n >= BUSY_READ;
