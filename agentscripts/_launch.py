@@ -140,7 +140,11 @@ class Launch:
         core = self._make_core(options.flush_timeout)
         cwd = context.working_dir(command.cwd, env)
         began_at, began = time.time(), monotonic()
-        process = context.spawner.spawn(command, cwd, self._limits.base, self._cgroup)
+        try:
+            process = context.spawner.spawn(command, cwd, self._limits.base, self._cgroup)
+        except BaseException:
+            core.close()  # else the result's cause would hold it, by its traceback
+            raise
         deadline, limit = self._limits.for_script(began, script.timeout)
         core.prepare(
             child=process.child,

@@ -74,7 +74,7 @@ class LogFile:
         limit = lib.AS_FOREVER if max_bytes is None else max_bytes
         directory = -1 if dir_fd is None else dir_fd
         log = lib.as_logfile_new(fd, directory, os.fsencode(name), limit, backups, line)
-        self.pointer = _made(log, lib.as_logfile_free, errno.ENOMEM)
+        self.pointer = _made(log, lib.as_logfile_free, ffi.errno)
 
     def identity(self) -> tuple[int, int]:
         """Return device and inode of the file that is written now."""

@@ -36,7 +36,8 @@ int64_t as_monotonic(void);
 typedef struct as_logfile as_logfile;
 
 /* Takes fd and dir_fd (-1: none) over, and closes them in as_logfile_free, or at once when it
-   fails. max_bytes: AS_FOREVER, or where to rotate, to name.1 .. name.<backups>. NULL: no memory. */
+   fails. max_bytes: AS_FOREVER, or where to rotate, to name.1 .. name.<backups>. NULL with errno set
+   on failure. */
 as_logfile *as_logfile_new(int fd, int dir_fd, const char *name, int64_t max_bytes, int backups,
                            int64_t max_line);
 void as_logfile_free(as_logfile *log);

@@ -34,11 +34,11 @@ as_census *as_census_new(void) {
     if (!census) {
         return NULL;
     }
-    census->proc_fd = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     census->waiting_since = UINT64_MAX;
     census->scanned_at = -1;
-    if (census->proc_fd < 0 || pthread_mutex_init(&census->lock, NULL) != 0) {
-        int error = errno;
+    census->proc_fd = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int error = census->proc_fd < 0 ? errno : pthread_mutex_init(&census->lock, NULL);
+    if (error != 0) {
         as_close(&census->proc_fd);
         free(census);
         errno = error;

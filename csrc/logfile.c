@@ -45,22 +45,28 @@ static void stop_blocking(int *fd) {
     }
 }
 
+/* 0 or an errno. */
+static int init_locks(as_logfile *log) {
+    int error = pthread_mutex_init(&log->lock, NULL);
+    if (error == 0) {
+        error = pthread_mutex_init(&log->identity_lock, NULL);
+        if (error != 0) {
+            (void)pthread_mutex_destroy(&log->lock);
+        }
+    }
+    return error;
+}
+
 as_logfile *as_logfile_new(int fd, int dir_fd, const char *name, int64_t max_bytes, int backups,
                            int64_t max_line) {
     struct stat st;
     as_logfile *log = calloc(1, sizeof *log);
-    if (log && pthread_mutex_init(&log->lock, NULL) != 0) {
+    int error = log ? init_locks(log) : ENOMEM;
+    if (error != 0) {
         free(log);
-        log = NULL;
-    }
-    if (log && pthread_mutex_init(&log->identity_lock, NULL) != 0) {
-        (void)pthread_mutex_destroy(&log->lock);
-        free(log);
-        log = NULL;
-    }
-    if (!log) {
         as_close(&fd);
         as_close(&dir_fd);
+        errno = error;
         return NULL;
     }
     log->fd = fd;
@@ -70,8 +76,11 @@ as_logfile *as_logfile_new(int fd, int dir_fd, const char *name, int64_t max_byt
     log->max_bytes = dir_fd >= 0 ? max_bytes : AS_FOREVER;
     log->name = strdup(name);
     log->line = log->max_bytes == AS_FOREVER ? NULL : malloc(log->max_line);
-    if (!log->name || (!log->line && log->max_bytes != AS_FOREVER) || fstat(fd, &st) < 0) {
+    bool no_memory = !log->name || (!log->line && log->max_bytes != AS_FOREVER);
+    if (no_memory || fstat(fd, &st) < 0) {
+        error = no_memory ? ENOMEM : errno;
         as_logfile_free(log);
+        errno = error;
         return NULL;
     }
     log->regular = S_ISREG(st.st_mode);

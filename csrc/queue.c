@@ -154,9 +154,10 @@ static bool make_ring(as_queue *queue) {
     return true;
 }
 
-/* Notes fit into the room that is too little for a read. */
+/* Notes fit into the room that is too little for a read. False: no room, or no memory for a ring. */
 static bool push_note(as_queue *queue, const char *text, size_t size) {
-    if (queue->span_count == AS_QUEUE_SPANS || find_room(queue, true) < size) {
+    if ((!queue->bytes && !make_ring(queue)) || queue->span_count == AS_QUEUE_SPANS ||
+        find_room(queue, true) < size) {
         return false;
     }
     memcpy(queue->bytes + queue->tail, text, size);
@@ -226,8 +227,7 @@ void as_queue_commit(as_queue *queue, int stream, size_t n) {
 
 bool as_queue_note(as_queue *queue, const char *text, size_t size) {
     pthread_mutex_lock(&queue->pool->lock);
-    bool pushed = !queue->abandoned && (queue->bytes || make_ring(queue)) &&
-                  push_note(queue, text, size);
+    bool pushed = !queue->abandoned && push_note(queue, text, size);
     if (pushed) {
         if (!queue->owned && !queue->ready) {
             queue->progress_at = as_monotonic();

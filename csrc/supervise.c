@@ -90,8 +90,8 @@ as_run *as_run_new(as_pool *pool, const as_limits *limits) {
         return NULL;
     }
     run->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (run->wake < 0 || pthread_mutex_init(&run->tail_lock, NULL) != 0) {
-        int error = errno;
+    int error = run->wake < 0 ? errno : pthread_mutex_init(&run->tail_lock, NULL);
+    if (error != 0) {
         as_close(&run->wake);
         free(run);
         errno = error;
@@ -506,7 +506,7 @@ static int64_t next_deadline(const as_run *run) {
     return run->log_rest_size ? as_earlier(next, run->log_deadline) : next;
 }
 
-/* Waits for an event or the deadline. 0 or -errno. */
+/* Waits for an event or the deadline. 0 or -errno: then nothing is known of the descriptors. */
 static int wait_until(struct pollfd *fds, nfds_t count, int64_t deadline) {
     struct timespec timeout, *limit = NULL;
     if (deadline != AS_FOREVER) {
@@ -518,12 +518,12 @@ static int wait_until(struct pollfd *fds, nfds_t count, int64_t deadline) {
     if (ppoll(fds, count, limit, NULL) >= 0) {
         return 0;
     }
-    if (errno !=
+    int error = errno;
+    if (error !=
         EINTR) { /* ENOMEM, or more descriptors than RLIMIT_NOFILE: not as fast as it goes */
         (void)poll(NULL, 0, 10);
-        return 0;
     }
-    return -EINTR;
+    return -error;
 }
 
 /* All watched processes of the tree have ended: look again at once. */
