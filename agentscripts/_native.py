@@ -165,10 +165,12 @@ class Starts:
         cwd: bytes,
         cgroup_procs: bytes | None,
         stdin: int,
+        die_with_parent: bool,
     ) -> Child:
         """Start a process; return when it is the program.
 
         programs: paths to try in turn. None of the words, nor the paths, may hold a NUL.
+        die_with_parent: whether it gets SIGKILL when the calling thread ends.
 
         Raises ``OSError`` that names what it is about; then nothing is left of the child.
         """
@@ -176,7 +178,7 @@ class Starts:
         directory = ffi.from_buffer(cwd + b"\0")
         procs = ffi.NULL if cgroup_procs is None else ffi.from_buffer(cgroup_procs + b"\0")
         counts = len(programs), len(argv), len(variables)
-        command = ffi.new(_COMMAND, (words, *counts, stdin, directory, procs))
+        command = ffi.new(_COMMAND, (words, *counts, stdin, directory, procs, die_with_parent))
         out = ffi.new(_CHILD)
         code = lib.as_spawn(self._starts, command, out)
         if code < 0:

@@ -85,6 +85,7 @@ typedef struct {
     int stdin_fd;
     const char *cwd;
     const char *cgroup_procs; /* the cgroup.procs of the group to join first; NULL: none */
+    int die_with_parent;      /* SIGKILL when the thread ends that calls as_spawn */
 } as_command;
 
 enum { AS_FORKING, AS_JOINING, AS_ENTERING, AS_EXECUTING }; /* as_child.step */

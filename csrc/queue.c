@@ -497,7 +497,9 @@ static bool take_ring(as_queue *queue, as_batch *batch) {
 static bool take_rest(as_queue *queue, as_batch *batch) {
     for (int stream = 0; stream < AS_STREAMS; stream++) {
         if (queue->gap[stream] || queue->skip[stream]) {
-            bool unfinished = queue->skip[stream] || queue->gap[stream] == AS_GAP_INSIDE;
+            /* A newline in the gap has ended, and counted, the line that is skipped. */
+            bool unfinished = queue->gap[stream] ? queue->gap[stream] == AS_GAP_INSIDE
+                                                 : queue->skip[stream];
             queue->lines += unfinished;
             queue->dropped += unfinished;
             queue->gap[stream] = AS_GAP_NONE;

@@ -14,6 +14,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -88,6 +89,7 @@ typedef struct {
     const as_command *command;
     char **words; /* the programs, NULL, the arguments, NULL, the environment, NULL */
     int streams[3];
+    pid_t parent;
     int step;
     int error; /* 0: the exec went well */
 } start;
@@ -112,6 +114,15 @@ CHILD static void reset_signals(void) {
 CHILD static int join_cgroup(const char *procs) {
     long fd = syscall(SYS_openat, AT_FDCWD, procs, O_WRONLY | O_CLOEXEC);
     return fd >= 0 && syscall(SYS_write, fd, "0", 1) == 1 ? 0 : -1; /* "0": who writes it */
+}
+
+/* The signal belongs to the end of the thread that starts the script, and that one supervises it. A
+   host that ended before has sent none: then the parent is another one, or 0 outside of the namespace. */
+CHILD static int die_with(pid_t parent) {
+    if (syscall(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0) {
+        return -1;
+    }
+    return syscall(SYS_getppid) == parent ? 0 : -1;
 }
 
 /* A host that has closed its standard streams may have got these numbers for ours. */
@@ -186,6 +197,9 @@ CHILD static int become(void *argument) {
     if (s->command->cgroup_procs && join_cgroup(s->command->cgroup_procs) < 0) {
         give_up(s, AS_JOINING);
     }
+    if (s->command->die_with_parent && die_with(s->parent) < 0) {
+        give_up(s, AS_FORKING);
+    }
     if (set_streams(s) < 0 || close_others(s) < 0) {
         give_up(s, AS_FORKING);
     }
@@ -251,6 +265,7 @@ static int spawn_between(const as_command *command, char **words, as_child *out)
     start s = {.command = command,
                .words = words,
                .streams = {command->stdin_fd, ends[1], ends[3]},
+               .parent = getpid(),
                .step = AS_FORKING};
     out->pid = start_child(&s, &out->pidfd);
     result = out->pid < 0 ? -errno : -s.error;
