@@ -82,7 +82,15 @@ def check(manifest: Path) -> None:
     callback=lambda context, option, value: value and _address(value),
     help="Serve metrics for Prometheus there, such as 127.0.0.1:9100, or :9100 for all of IPv4.",
 )
-def run(manifest: Path, cron: bool, stage: str, metrics: Address | None) -> None:
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Write DIR/results.jsonl, a result per line, and DIR/timeline.html, a page of all.",
+)
+def run(
+    manifest: Path, cron: bool, stage: str, metrics: Address | None, report: Path | None
+) -> None:
     """Run the scripts of MANIFEST that have run_on_start = true, side by side, but for those that
     wait for others.
 
@@ -102,14 +110,41 @@ def run(manifest: Path, cron: bool, stage: str, metrics: Address | None) -> None
 
     As process 1 of a container it reaps orphans and passes signals on.
 
-    Exit status: 0 if all went well, 1 if a script failed or the metrics cannot be served, 2 for a
+    Exit status: 0 if all went well, 1 if a script failed or the metrics or the report fail, 2 for a
     mistake in MANIFEST or ADDRESS, 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP, 141 if
     standard output was closed early.
     """
     loaded = _load(manifest)
     raise SystemExit(
-        run_in_foreground(manifest, loaded, stage=Stage(stage), cron=cron, metrics=metrics)
+        run_in_foreground(
+            manifest, loaded, stage=Stage(stage), cron=cron, metrics=metrics, report=report
+        )
     )
+
+
+@commands.command()
+@click.argument("results", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Where to write the page. Default: timeline.html beside RESULTS.",
+)
+def timeline(results: Path, output: Path | None) -> None:
+    """Make the page of RESULTS, a results.jsonl that run --report wrote.
+
+    The page is complete in itself: it needs no network and runs no code.
+
+    Exit status: 0, or 2 when RESULTS cannot be read or the page cannot be written.
+    """
+    from agentscripts._report import TIMELINE, read_results, write_timeline
+
+    output = output or results.parent / TIMELINE
+    try:
+        write_timeline(output, read_results(results), str(results))
+    except (OSError, ValueError) as error:
+        _fail(str(error))
+    _print(sys.stdout, str(output))
 
 
 @commands.command("next")
@@ -165,9 +200,11 @@ def _address(text: str) -> Address:
 
 def _load(path: Path) -> Manifest:
     try:
-        return load_manifest(path)
+        manifest = load_manifest(path)
     except ManifestError as error:
         _fail(*error.problems)
+    _print(sys.stderr, *manifest.warnings)
+    return manifest
 
 
 def _fail(*lines: str) -> NoReturn:

@@ -9,7 +9,7 @@ import signal
 import sys
 from collections import defaultdict
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from agentscripts._calls import selects
@@ -27,6 +27,9 @@ from agentscripts._summary import summarize
 from agentscripts._text import escape
 from agentscripts.errors import RunnerClosedError
 
+if TYPE_CHECKING:
+    from agentscripts._report import Report
+
 __all__ = ["run_in_foreground"]
 
 _FAILED: Final = 1
@@ -41,6 +44,7 @@ def run_in_foreground(
     stage: Stage = Stage.START,
     cron: bool = False,
     metrics: Address | None = None,
+    report: Path | None = None,
 ) -> int:
     """Run the scripts, print what ``agentscripts run --help`` tells, and return the exit status.
 
@@ -49,19 +53,28 @@ def run_in_foreground(
     stage: whose scripts run at once.
     cron: whether to go on with the schedules until one of these signals.
     metrics: where to serve the page for Prometheus.
+    report: the directory for the results and their timeline.
     """
-    return _Foreground(path, manifest, stage, cron, metrics).run()
+    return _Foreground(path, manifest, stage, cron, metrics, report).run()
 
 
 class _Foreground:
     def __init__(
-        self, path: Path, manifest: Manifest, stage: Stage, cron: bool, metrics: Address | None
+        self,
+        path: Path,
+        manifest: Manifest,
+        stage: Stage,
+        cron: bool,
+        metrics: Address | None,
+        report: Path | None,
     ) -> None:
         self._path = path
         self._stage = stage
         self._manifest = manifest
         self._cron = cron
         self._metrics = metrics
+        self._report_directory = report
+        self._report: Report | None = None
         self._cancel = CancelToken()
         self._hurry = CancelToken()
         self._stdout = Output(sys.stdout, self._hurry, self._cancel.cancel)
@@ -72,13 +85,30 @@ class _Foreground:
     def run(self) -> int:
         with self._signals, contextlib.suppress(KeyboardInterrupt):
             try:
-                if not self._run_with_metrics():
+                if not self._run_with_report():
                     return _FAILED
             except OSError as error:  # the directories cannot be made
                 self._say(f"agentscripts: cannot start: {escape(str(error))}\n")
                 return _FAILED
             self._summarize()
         return self._exit_status()
+
+    def _run_with_report(self) -> bool:
+        if self._report_directory is None:
+            return self._run_with_metrics()
+        from agentscripts._report import TIMELINE, Report
+
+        directory = self._report_directory
+        self._report = Report(directory, str(self._path), self._say_report_failed)
+        try:
+            return self._run_with_metrics()
+        finally:
+            self._report.close()
+            if self._report.error is None:
+                self._say(f"agentscripts: timeline in {escape(str(directory / TIMELINE))}\n")
+
+    def _say_report_failed(self, error: OSError) -> None:
+        self._say(f"agentscripts: cannot write the report: {escape(str(error))}\n")
 
     def _run_with_metrics(self) -> bool:
         """Return whether the page could be served."""
@@ -126,6 +156,8 @@ class _Foreground:
         signals.wait(self._cancel)
 
     def _note(self, result: RunResult) -> None:
+        if self._report is not None:
+            self._report.add(result)
         # Those of schedules would grow without end; their failures are warnings of the library.
         if result.stage is not Stage.CRON:
             self._results.append(result)
@@ -178,6 +210,8 @@ class _Foreground:
             if error.errno == errno.EPIPE:
                 return _SIGNALLED + signal.SIGPIPE
             self._stderr.write(f"agentscripts: cannot write the output: {error.strerror}\n")
+            return _FAILED
+        if self._report is not None and self._report.error is not None:
             return _FAILED
         return 0 if all(result.ok for result in self._results) else _FAILED
 

@@ -9,7 +9,7 @@ from agentscripts._init import leave_process_1
 
 __all__ = ["main"]
 
-_EXTRA: Final = frozenset({"click", "pydantic", "pydantic_core"})
+_EXTRA: Final = frozenset({"click", "jinja2", "markupsafe", "pydantic", "pydantic_core"})
 
 
 def main() -> None:

@@ -63,7 +63,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_runner",),
     ("__init__",),
     ("_console", "_metricspage"),
-    ("_interrupts", "_summary", "_tables"),
+    ("_interrupts", "_places", "_summary", "_tables", "_timeline"),
+    ("_mistakes", "_report"),
     ("_manifest",),
     ("_foreground",),
     ("_commands",),
@@ -91,6 +92,9 @@ PURE = {
     "_validation",
     "_version",
     "_manifest",
+    "_mistakes",
+    "_places",
+    "_tables",
 }
 IMPURE_MODULES = {"threading", "subprocess", "select", "socket", "time", "_thread"}
 # Only these may know of processes, threads or the core.
@@ -101,7 +105,8 @@ ONLY = {
     "croniter": {"_cron"},
     "prometheus_client": {"_foreground", "_metrics", "_metricspage", "_runner"},
     "click": {"cli", "_commands"},
-    "pydantic": {"_manifest", "_tables"},
+    "jinja2": {"_timeline"},
+    "pydantic": {"_manifest", "_mistakes", "_tables", "_timeline"},
     "rich": {"_console", "_summary", "_commands"},
 }
 

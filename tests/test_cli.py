@@ -211,7 +211,7 @@ def test_slow_reader_loses_nothing(start: Start) -> None:
 def test_no_line_is_given_up(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """L6: the command sets no limit on how long a reader may pause."""
     manifest = parse_manifest(run_script("true"), tmp_path / "m.toml")
-    options = _Foreground(tmp_path / "m.toml", manifest, Stage.START, False, None)._options()
+    options = _Foreground(tmp_path / "m.toml", manifest, Stage.START, False, None, None)._options()
     assert (options.stall_timeout, options.flush_timeout) == (None, None)
 
 
@@ -270,11 +270,12 @@ def test_wrong_manifest(tmp_path: Path, name: str) -> None:
     done = command(name, "m.toml", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     first, second = done.stderr.splitlines()
-    place = 'm.toml: script[2] "b\\x9b" '
+    place = 'script[2] "b\\x9b" '
     assert first == (
-        f'{place}timeout: "5x" is no duration, expected seconds or a text such as "1m30s"'
+        f'm.toml:12: {place}timeout: "5x" is no duration, '
+        'expected seconds or a text such as "1m30s"'
     )
-    assert second.startswith(f"{place}foo: is unknown, expected one of script, name,")
+    assert second.startswith(f"m.toml:13: {place}foo: is unknown, expected one of script, name,")
     assert list(tmp_path.iterdir()) == [manifest]
 
 
