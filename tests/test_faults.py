@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from support import Host, processes_with
 
 FAULTS: Final = Path(__file__).parent / "faults"
 TIMEOUT: Final = 240.0
@@ -154,3 +156,22 @@ def test_a_fault_harms_one_run_at_most(shim: Path, scenario: str, scope: str) ->
     print(report["faults"], report["outcomes"])
     assert report["problems"] == []
     assert {call for call, count in report["faults"].items() if count} >= reached
+
+
+def test_a_host_that_is_killed_before_its_script_begins(shim: Path, tmp_path: Path) -> None:
+    """S2: with die_with_parent the script does not begin when it is too late for the signal."""
+    program = """
+import ctypes
+shim = ctypes.CDLL(None)
+shim.fault_core(ctypes.c_size_t(0), ctypes.c_size_t(2**63))
+runner = make(": > " + str(BASE / "begun") + "; exec sleep 60", die_with_parent=True)
+shim.fault_arm(b"prctl", 0, 1, 1, 0)
+runner.execute()
+"""
+    with Host(tmp_path, program, env={**os.environ, "LD_PRELOAD": str(shim)}) as host:
+        assert host.finish() == []  # the script's process has its stdout, too, until it begins
+        assert host.returncode == -signal.SIGKILL
+        mark = f"CODER_SCRIPT_BIN_DIR={tmp_path}/data/coder-script-data/bin"
+        for _ in range(20):  # one that begins all the same may still be on its way
+            assert processes_with(mark) == []
+            assert not (tmp_path / "begun").exists()
