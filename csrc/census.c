@@ -291,6 +291,7 @@ static int scan_newer(as_census *census, uint64_t since, int from) {
 static int scan(as_census *census, uint64_t since) {
     _Alignas(struct directory_entry) char buffer[16384];
     int self = getpid();
+    bool listed = false; /* else this is no /proc: what it lacks proves nothing */
     census->scanned_at = as_monotonic();
     census->since = since;
     census->count = 0;
@@ -307,13 +308,14 @@ static int scan(as_census *census, uint64_t since) {
         long size = syscall(SYS_getdents64, census->proc_fd, buffer, sizeof buffer);
         if (size <= 0) {
             int result = size < 0 ? -errno : scan_newer(census, since, newest);
-            census->complete = result == 0 && !census->in_exec;
+            census->complete = result == 0 && listed && !census->in_exec;
             return result < 0 ? result : 0;
         }
         for (long at = 0; at < size;) {
             const struct directory_entry *entry = (const void *)(buffer + at);
             at += entry->size;
             int pid = atoi(entry->name);
+            listed = listed || pid == self;
             /* The host itself is never one of a script's processes. */
             int result = pid > 0 && pid != self ? add_process(census, pid, since) : 0;
             if (result < 0) {

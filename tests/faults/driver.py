@@ -33,6 +33,7 @@ from support import Lines, children, descriptors, processes_with, threads
 from agentscripts import Options, Runner, RunResult, RunStatus, Script, Stage, _core, _native
 
 PATIENCE = 20.0  # seconds until a fault has led to a hang
+SLOW = 8.0  # less than flush_timeout: a wait for lines that never come would take that long
 EXHAUSTIVE = 12  # so many calls of one name fail one after the other; of the later ones, some
 
 SHIM = ctypes.CDLL(None)
@@ -319,6 +320,7 @@ def try_one(scenario: Scenario, faults: Faults | None) -> tuple[Any, bool, list[
     """Run a scenario once; return its results, whether there was a fault, what was wrong."""
     scenario.before()
     faulthandler.dump_traceback_later(PATIENCE, exit=True)
+    began = time.monotonic()
     if faults is None:
         try:
             results, hit = scenario.execute(), False
@@ -327,7 +329,10 @@ def try_one(scenario: Scenario, faults: Faults | None) -> tuple[Any, bool, list[
     else:
         results, hit = faults.during(scenario.execute)
     faulthandler.cancel_dump_traceback_later()
+    took = time.monotonic() - began
     problems = list(scenario.check(results, faults.error if faults and hit else None))
+    if took > SLOW:
+        problems.append(f"it took {took:.1f} s")
     return results, hit, problems
 
 
