@@ -161,6 +161,7 @@ class Launch:
             run_id=self._run_id,
             log=log,
             census=context.census,
+            starts=context.spawner.starts,
             gate=context.gate if permit else None,
         )
         return Started(core, process, log, began, began_at, limit)

@@ -150,7 +150,8 @@ typedef struct {
     const char *run_id; /* AS_RUN_ID_LENGTH hex digits */
     as_logfile *log;
     as_census *census;
-    as_gate *gate; /* a permit to give back after 2 ms or at the end; NULL: none */
+    as_starts *starts; /* whose children may hold the pipes until their exec; NULL: none */
+    as_gate *gate;     /* a permit to give back after 2 ms or at the end; NULL: none */
 } as_job;
 
 enum { AS_EXITED, AS_TIMED_OUT, AS_CANCELLED, AS_PIPES_OPEN }; /* as_outcome.status */

@@ -23,6 +23,11 @@ void as_close(int *fd);
 /* out[0], out[1]: stdout's read (O_NONBLOCK) and write end; out[2], out[3]: stderr's. 0 or -errno. */
 int as_pipes(int out[4]);
 
+/* ---- spawn.c ---- */
+
+/* Waits for the starts under way, a second at most: an exec may hang. */
+void as_starts_settle(as_starts *starts);
+
 /* ---- lines.c: pure functions over bytes ---- */
 
 #define AS_BATCH_BYTES 65536

@@ -17,6 +17,7 @@
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 /* A sanitizer would take the child's stack for a part of the parent's frame. */
@@ -79,6 +80,14 @@ void as_starts_resume(as_starts *starts, int in_child) {
         (void)starts_init(
             starts); /* its owner's thread id is the parent's, so it cannot be unlocked */
     } else {
+        (void)pthread_rwlock_unlock(&starts->lock);
+    }
+}
+
+void as_starts_settle(as_starts *starts) {
+    int64_t until = as_realtime() + AS_SECOND; /* pthread_rwlock_timedwrlock knows no other clock */
+    struct timespec when = {.tv_sec = until / AS_SECOND, .tv_nsec = until % AS_SECOND};
+    if (starts && pthread_rwlock_timedwrlock(&starts->lock, &when) == 0) {
         (void)pthread_rwlock_unlock(&starts->lock);
     }
 }

@@ -402,6 +402,10 @@ static void note_survivors(as_run *run) {
 
 static bool no_writer(const stream *s) { return s->ended || s->hung_up; }
 
+static bool no_writers(const as_run *run) {
+    return no_writer(&run->streams[0]) && no_writer(&run->streams[1]);
+}
+
 /* The last poll may be older than the leader's exit, or none may have been yet. */
 static void look_for_hang_ups(as_run *run) {
     struct pollfd fds[2] = {{.fd = run->streams[0].fd}, {.fd = run->streams[1].fd}};
@@ -433,10 +437,13 @@ static void step(as_run *run, int64_t now) {
         }
     }
     if (run->phase == LINGERING) {
-        if (no_writer(&run->streams[0]) && no_writer(&run->streams[1])) {
+        if (no_writers(run)) {
             drain(run, AS_EXITED, now);
         } else if (cancel || due(run->phase_end, now)) {
-            drain(run, AS_PIPES_OPEN, now);
+            /* A script that starts has a copy of the pipes until its exec: it is not meant. */
+            as_starts_settle(job->starts);
+            look_for_hang_ups(run);
+            drain(run, no_writers(run) ? AS_EXITED : AS_PIPES_OPEN, now);
         }
     }
     if (run->phase == STOPPING || run->phase == KILLING) {

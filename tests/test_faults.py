@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from support import Host, processes_with
+from support import Host, processes_with, run_host
 
 FAULTS: Final = Path(__file__).parent / "faults"
 TIMEOUT: Final = 240.0
@@ -175,3 +175,30 @@ runner.execute()
         for _ in range(20):  # one that begins all the same may still be on its way
             assert processes_with(mark) == []
             assert not (tmp_path / "begun").exists()
+
+
+def test_a_start_does_not_hold_the_pipes_of_another(shim: Path, tmp_path: Path) -> None:
+    """K5: a script that starts has copies of another one's pipes until its exec; a cancel in that
+    moment finds no process to blame."""
+    program = """
+import ctypes
+from support import state_of
+shim = ctypes.CDLL(None)
+shim.fault_core(ctypes.c_size_t(0), ctypes.c_size_t(2**63))
+runner = make("echo up", "echo up")
+shim.fault_arm(b"close_range", 0, 1, 1, 1)
+results = []
+thread = threading.Thread(target=lambda: results.extend(runner.execute(check=False)))
+thread.start()
+while not (ended := [run for run in runner.runs() if run.pid and state_of(run.pid) == "Z"]):
+    if not thread.is_alive():
+        break
+for run in ended:
+    runner.cancel(run.run_id)
+thread.join()
+say(*{one.status.value for one in results})
+runner.close()
+"""
+    environment = {**os.environ, "LD_PRELOAD": str(shim), "PYTHONPATH": str(FAULTS.parent)}
+    lines = run_host(tmp_path, program, env=environment)
+    assert [line for line in lines if not line.startswith("line")] == ["succeeded"]
