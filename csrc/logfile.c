@@ -62,7 +62,7 @@ as_logfile *as_logfile_new(int fd, int dir_fd, const char *name, int64_t max_byt
     struct stat st;
     as_logfile *log = calloc(1, sizeof *log);
     int error = log ? init_locks(log) : ENOMEM;
-    if (error != 0) {
+    if (!log || error != 0) {
         free(log);
         as_close(&fd);
         as_close(&dir_fd);
