@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import os
 import re
+import stat
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
@@ -150,9 +151,14 @@ def _find_interpreter(name: str, line: int, env: Mapping[str, str]) -> str:
 
 
 def _require_program(path: str, subject: str) -> None:
-    if not os.path.exists(path):
-        raise FileNotFoundError(errno.ENOENT, f"{subject} not found at this path")
-    if not os.path.isfile(path) or not os.access(path, os.X_OK):
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(errno.ENOENT, f"{subject} not found at this path") from None
+    except OSError as error:
+        problem = f"{subject} out of reach: {os.strerror(error.errno or 0)}"
+        raise OSError(error.errno, problem) from None
+    if not stat.S_ISREG(mode) or not os.access(path, os.X_OK):
         raise PermissionError(errno.EACCES, f"{subject} not an executable file")
 
 

@@ -43,8 +43,9 @@ def commands() -> None:
     depends_on (names, or tables such as {on = "build", requires = "completion"}), retries,
     retry_delay, env, log_path, log_source_id and id. An [options] table may set data_dir, log_dir,
     working_dir, shell, env, max_parallel, wait_delay, kill_delay, stop_signal, max_log_bytes,
-    log_backups, append_logs, cgroup, timezone and cron_syntax ("coder" or "unix"). Durations are
-    seconds or texts such as "1m30s"; relative paths count from the manifest's directory.
+    log_backups, append_logs, cgroup, die_with_parent, timezone and cron_syntax ("coder" or
+    "unix"). Durations are seconds or texts such as "1m30s"; relative paths count from the
+    manifest's directory.
     """
 
 

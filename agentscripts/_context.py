@@ -60,7 +60,7 @@ class Context:
         with contextlib.ExitStack() as descriptors:
             self.census: Final = Census()
             descriptors.callback(self.census.close)
-            self.spawner: Final = Spawner()
+            self.spawner: Final = Spawner(die_with_parent=options.die_with_parent)
             descriptors.callback(self.spawner.close)
             self.wakeup: Final = WakeupPipe()
             descriptors.callback(self.wakeup.close)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import logging
+import os
 import threading
 import time
 from typing import Final, NamedTuple
@@ -48,10 +50,15 @@ class Delivery:
         """Return the key under which a run's lines go to this logger; pair with ``detach``.
 
         turn: held while the logger is called, by all attempts and reminders of one run.
+
+        Raises ``OSError`` when there is no thread yet and none is left in the system.
         """
         # Before the script starts: a thread that starts during it would cost a wait for the GIL.
         if not self._threads:
             self._start_thread()
+            if not self._threads:  # its lines would wait for nobody
+                why = os.strerror(errno.EAGAIN)
+                raise OSError(errno.EAGAIN, f"{why}: no thread for log delivery can be started")
         key = next(self._keys)
         self._sinks[key] = _Sink(logger, log_source_id, label, turn)
         return key

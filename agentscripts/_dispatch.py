@@ -285,7 +285,12 @@ class Dispatch:
                 poll.register(self._limits.cancel, select.POLLIN)
         # poll takes no more than an int; the caller looks again anyway.
         timeout = min(max(0.0, until - time.monotonic()) * 1000, 2**31 - 1)
-        for fd, _ in poll.poll(None if math.isinf(until) else math.ceil(timeout)):
+        try:
+            events = poll.poll(None if math.isinf(until) else math.ceil(timeout))
+        except OSError:  # ENOMEM; the caller looks again, but not as fast as it goes
+            time.sleep(0.01)
+            return
+        for fd, _ in events:
             if fd == self._wake:
                 os.eventfd_read(self._wake)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -13,7 +14,14 @@ from typing import Final, NamedTuple, NoReturn, Protocol
 from agentscripts._model import Script
 from agentscripts.errors import InvalidScriptError
 
-__all__ = ["Filesystem", "LogTarget", "OSFilesystem", "check_rotation", "log_path_for"]
+__all__ = [
+    "Filesystem",
+    "LogTarget",
+    "OSFilesystem",
+    "check_rotation",
+    "close_quietly",
+    "log_path_for",
+]
 
 _OPEN_FLAGS: Final = (
     os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW
@@ -125,11 +133,17 @@ class OSFilesystem:
         try:
             target = _open_in(dir_fd, name, text)
         except BaseException:
-            os.close(dir_fd)
+            close_quietly(dir_fd)
             raise
         if target.dir_fd is None:
-            os.close(dir_fd)
+            close_quietly(dir_fd)
         return target
+
+
+def close_quietly(fd: int) -> None:
+    """Close a descriptor that nothing was written to; Linux does, whatever it reports."""
+    with contextlib.suppress(OSError):
+        os.close(fd)
 
 
 def _undo_umask(directory: Path, mode: int) -> None:
@@ -142,7 +156,7 @@ def _undo_umask(directory: Path, mode: int) -> None:
         if actual & 0o777 != mode:
             os.chmod(f"/proc/self/fd/{fd}", (actual & ~0o777) | mode)
     finally:
-        os.close(fd)
+        close_quietly(fd)
 
 
 def _reopen_stream(number: int, text: str) -> int:
@@ -175,7 +189,7 @@ def _open_in(dir_fd: int, name: str, path: str) -> LogTarget:
     try:
         null = _check(os.fstat(fd), path)
     except BaseException:
-        os.close(fd)
+        close_quietly(fd)
         raise
     return LogTarget(fd, None if null else dir_fd, name, truncate=not null)
 

@@ -143,7 +143,11 @@ class Launch:
         core = self._make_core(options.flush_timeout)
         cwd = context.working_dir(command.cwd, env)
         began_at, began = time.time(), monotonic()
-        process = context.spawner.spawn(command, cwd, self._limits.base, self._cgroup)
+        try:
+            process = context.spawner.spawn(command, cwd, self._limits.base, self._cgroup)
+        except BaseException:
+            core.close()  # else the result's cause would hold it, by its traceback
+            raise
         deadline, limit = self._limits.for_script(began, script.timeout)
         core.prepare(
             child=process.child,
@@ -157,6 +161,7 @@ class Launch:
             run_id=self._run_id,
             log=log,
             census=context.census,
+            starts=context.spawner.starts,
             gate=context.gate if permit else None,
         )
         return Started(core, process, log, began, began_at, limit)

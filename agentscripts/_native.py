@@ -74,7 +74,7 @@ class LogFile:
         limit = lib.AS_FOREVER if max_bytes is None else max_bytes
         directory = -1 if dir_fd is None else dir_fd
         log = lib.as_logfile_new(fd, directory, os.fsencode(name), limit, backups, line)
-        self.pointer = _made(log, lib.as_logfile_free, errno.ENOMEM)
+        self.pointer = _made(log, lib.as_logfile_free, ffi.errno)
 
     def identity(self) -> tuple[int, int]:
         """Return device and inode of the file that is written now."""
@@ -143,19 +143,19 @@ class Starts:
     """Where processes are started, and forks of the host kept apart from that. Thread-safe."""
 
     def __init__(self) -> None:
-        self._starts = _made(lib.as_starts_new(), lib.as_starts_free, errno.ENOMEM)
+        self.pointer = _made(lib.as_starts_new(), lib.as_starts_free, errno.ENOMEM)
 
     def hold(self) -> None:
         """Wait for the starts under way, and hold up others: the host is about to fork."""
-        lib.as_starts_hold(self._starts)
+        lib.as_starts_hold(self.pointer)
 
     def resume_in_parent(self) -> None:
         """Let starts go on after a fork."""
-        lib.as_starts_resume(self._starts, False)
+        lib.as_starts_resume(self.pointer, False)
 
     def resume_in_child(self) -> None:
         """Let there be starts in the child of a fork."""
-        lib.as_starts_resume(self._starts, True)
+        lib.as_starts_resume(self.pointer, True)
 
     def spawn(
         self,
@@ -165,10 +165,12 @@ class Starts:
         cwd: bytes,
         cgroup_procs: bytes | None,
         stdin: int,
+        die_with_parent: bool,
     ) -> Child:
         """Start a process; return when it is the program.
 
         programs: paths to try in turn. None of the words, nor the paths, may hold a NUL.
+        die_with_parent: whether it gets SIGKILL when the calling thread ends.
 
         Raises ``OSError`` that names what it is about; then nothing is left of the child.
         """
@@ -176,9 +178,9 @@ class Starts:
         directory = ffi.from_buffer(cwd + b"\0")
         procs = ffi.NULL if cgroup_procs is None else ffi.from_buffer(cgroup_procs + b"\0")
         counts = len(programs), len(argv), len(variables)
-        command = ffi.new(_COMMAND, (words, *counts, stdin, directory, procs))
+        command = ffi.new(_COMMAND, (words, *counts, stdin, directory, procs, die_with_parent))
         out = ffi.new(_CHILD)
-        code = lib.as_spawn(self._starts, command, out)
+        code = lib.as_spawn(self.pointer, command, out)
         if code < 0:
             subjects = {
                 lib.AS_JOINING: cgroup_procs,
@@ -287,11 +289,12 @@ class Supervised:
         run_id: str,
         log: LogFile,
         census: Census,
+        starts: Starts,
         gate: Gate | None,
     ) -> None:
         """Say what to supervise; from here on the child's descriptors belong to the core."""
         text = ffi.new(_TEXT, run_id.encode())
-        self._kept = (text, log, census, gate)
+        self._kept = (text, log, census, starts, gate)
         self._job = ffi.new(
             _JOB,
             (
@@ -306,6 +309,7 @@ class Supervised:
                 text,
                 log.pointer,
                 census.pointer,
+                starts.pointer,
                 gate.pointer if gate else ffi.NULL,
             ),
         )

@@ -66,6 +66,8 @@ class Options:
     stop_signal: asks scripts to end; none that stops or continues a process.
     max_parallel: how many scripts of the runner run at once. Default: ``None``, all.
     cgroup: a writable cgroup v2 directory for a child group per run. Default: ``None``, none.
+    die_with_parent: whether a script's process gets SIGKILL when this process is killed. What it
+        has started goes on; so does a program with set-user-ID. Default: it goes on, too.
     max_line: bytes (4 to 65536) after which a line is cut into pieces.
     max_log_bytes: the size at which a log file rotates. Default: ``None``, never.
     log_backups: how many rotated files are kept, 1000 at most. ``init`` refuses a script whose
@@ -97,6 +99,7 @@ class Options:
     stop_signal: signal.Signals = signal.SIGHUP
     max_parallel: int | None = None
     cgroup: Path | None = None
+    die_with_parent: bool = False
     max_line: int = 65536
     max_log_bytes: int | None = None
     log_backups: int = 1
@@ -209,6 +212,7 @@ _PREPARE: Final[Mapping[str, Callable[[Any], Any]]] = {
     "stop_signal": _stop_signal,
     "max_parallel": _checked(check_integer, 1, none=True),
     "cgroup": _optional_path,
+    "die_with_parent": _checked(check_bool),
     "max_line": _checked(check_integer, 4, 65536),
     "max_log_bytes": _checked(check_integer, 1, 2**62, none=True),
     "log_backups": _checked(check_integer, 1, 1000),

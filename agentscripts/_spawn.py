@@ -25,7 +25,9 @@ os.register_at_fork(
 class Spawner:
     """Starts scripts for one runner. Thread-safe."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, die_with_parent: bool = False) -> None:
+        self.starts: Final = _STARTS
+        self._die_with_parent = die_with_parent
         self._stdin = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._coded: tuple[Mapping[str, str], dict[str, bytes]] = ({}, {})
 
@@ -44,7 +46,8 @@ class Spawner:
         argv = [_code_argument(number, word) for number, word in enumerate(command.argv)]
         procs = _encode(str(cgroup / "cgroup.procs")) if cgroup else None
         variables = self._code(command.env, base)
-        return Process(command, _Words(argv, variables, _encode(cwd), procs, self._stdin))
+        words = _Words(argv, variables, _encode(cwd), procs, self._stdin, self._die_with_parent)
+        return Process(command, words)
 
     def _code(self, env: Mapping[str, str], base: Mapping[str, str]) -> Collection[bytes]:
         """Return the environment in bytes, most of it coded before: to do all takes 20 µs."""
@@ -68,6 +71,7 @@ class _Words(NamedTuple):
     cwd: bytes
     cgroup_procs: bytes | None
     stdin: int
+    die_with_parent: bool
 
 
 class Process(subprocess.Popen[bytes]):
@@ -87,10 +91,10 @@ class Process(subprocess.Popen[bytes]):
 
     def _execute_child(self, *_: Any, **__: Any) -> None:
         """Do what ``Popen.__init__`` asks for last."""
-        command, (argv, variables, cwd, procs, stdin) = self._command, self._words
-        sys.audit("subprocess.Popen", command.argv[0], command.argv, cwd, command.env)
-        programs = _programs(argv[0], command.env)
-        self.child = _STARTS.spawn(programs, argv, variables, cwd, procs, stdin)
+        command, words = self._command, self._words
+        sys.audit("subprocess.Popen", command.argv[0], command.argv, words.cwd, command.env)
+        programs = _programs(words.argv[0], command.env)
+        self.child = _STARTS.spawn(programs, *words)
         self.pid = self.child.pid
         self._child_created = True
 

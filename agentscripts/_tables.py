@@ -231,6 +231,7 @@ class OptionsTable(_Table):
     log_dir: _Path = ""
     working_dir: _Path = ""
     cgroup: _Path = ""
+    die_with_parent: _Flag = False
     shell: _Program = ""
     env: _Environment = {}
     wait_delay: _Duration = None

@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 from typing import Final
 
-from agentscripts._files import Filesystem, LogTarget
+from agentscripts._files import Filesystem, LogTarget, close_quietly
 from agentscripts._native import LogFile
 
 __all__ = ["WRITERS", "Writers"]
@@ -47,7 +47,7 @@ class Writers:
             target: LogTarget | None = _open_target(filesystem, path)
             assert target is not None
             if max_bytes is None and target.dir_fd is not None:
-                os.close(target.dir_fd)  # only a rotation needs it: one descriptor less per run
+                close_quietly(target.dir_fd)  # only a rotation needs it: one less per run
                 target = LogTarget(target.fd, None, target.name, target.truncate)
             try:
                 status = os.fstat(target.fd)
@@ -127,9 +127,9 @@ def _is_current(target: LogTarget, status: os.stat_result) -> bool:
 
 
 def _close_target(target: LogTarget) -> None:
-    os.close(target.fd)
+    close_quietly(target.fd)
     if target.dir_fd is not None:
-        os.close(target.dir_fd)
+        close_quietly(target.dir_fd)
 
 
 WRITERS: Final = Writers()

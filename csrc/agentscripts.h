@@ -36,7 +36,8 @@ int64_t as_monotonic(void);
 typedef struct as_logfile as_logfile;
 
 /* Takes fd and dir_fd (-1: none) over, and closes them in as_logfile_free, or at once when it
-   fails. max_bytes: AS_FOREVER, or where to rotate, to name.1 .. name.<backups>. NULL: no memory. */
+   fails. max_bytes: AS_FOREVER, or where to rotate, to name.1 .. name.<backups>. NULL with errno set
+   on failure. */
 as_logfile *as_logfile_new(int fd, int dir_fd, const char *name, int64_t max_bytes, int backups,
                            int64_t max_line);
 void as_logfile_free(as_logfile *log);
@@ -84,6 +85,7 @@ typedef struct {
     int stdin_fd;
     const char *cwd;
     const char *cgroup_procs; /* the cgroup.procs of the group to join first; NULL: none */
+    int die_with_parent;      /* SIGKILL when the thread ends that calls as_spawn */
 } as_command;
 
 enum { AS_FORKING, AS_JOINING, AS_ENTERING, AS_EXECUTING }; /* as_child.step */
@@ -148,7 +150,8 @@ typedef struct {
     const char *run_id; /* AS_RUN_ID_LENGTH hex digits */
     as_logfile *log;
     as_census *census;
-    as_gate *gate; /* a permit to give back after 2 ms or at the end; NULL: none */
+    as_starts *starts; /* whose children may hold the pipes until their exec; NULL: none */
+    as_gate *gate;     /* a permit to give back after 2 ms or at the end; NULL: none */
 } as_job;
 
 enum { AS_EXITED, AS_TIMED_OUT, AS_CANCELLED, AS_PIPES_OPEN }; /* as_outcome.status */
@@ -211,6 +214,6 @@ void as_timer_free(as_timer *timer);
    or a signal comes. One thread. 0 or -errno. */
 int as_timer_wait(as_timer *timer, int64_t when);
 /* Any thread; takes no lock. A wake before the wait counts. */
-void as_timer_wake(as_timer *timer);
+void as_timer_wake(const as_timer *timer);
 
 #endif

@@ -21,7 +21,7 @@ if SANITIZE:
     COMPILE += ["-O1", "-g", "-fno-omit-frame-pointer", "-UNDEBUG", *sanitizers]
     LINK += sanitizers
 else:  # sanitizers do not intercept the fortified functions
-    COMPILE += ["-O2", "-D_FORTIFY_SOURCE=2"]
+    COMPILE += ["-O2", "-D_FORTIFY_SOURCE=3"]
 
 
 def cdef(header: str) -> str:

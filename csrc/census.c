@@ -34,11 +34,11 @@ as_census *as_census_new(void) {
     if (!census) {
         return NULL;
     }
-    census->proc_fd = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     census->waiting_since = UINT64_MAX;
     census->scanned_at = -1;
-    if (census->proc_fd < 0 || pthread_mutex_init(&census->lock, NULL) != 0) {
-        int error = errno;
+    census->proc_fd = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int error = census->proc_fd < 0 ? errno : pthread_mutex_init(&census->lock, NULL);
+    if (error != 0) {
         as_close(&census->proc_fd);
         free(census);
         errno = error;
@@ -69,14 +69,14 @@ bool as_out_of_resources(void) { return errno == EMFILE || errno == ENFILE || er
 /* The fields of /proc/<pid>/stat, see proc_pid_stat(5). */
 enum {
     STATE = 3,
-    PARENT,
-    GROUP,
-    SESSION,
+    PARENT = 4,
+    GROUP = 5,
+    SESSION = 6,
     THREADS = 20,
     START = 22,
     END_CODE = 27,
     ENV_START = 50,
-    ENV_END
+    ENV_END = 51
 };
 
 /* Reads the fields from STATE to `last`. False: no such process, or as_out_of_resources. */
@@ -291,6 +291,7 @@ static int scan_newer(as_census *census, uint64_t since, int from) {
 static int scan(as_census *census, uint64_t since) {
     _Alignas(struct directory_entry) char buffer[16384];
     int self = getpid();
+    bool listed = false; /* else this is no /proc: what it lacks proves nothing */
     census->scanned_at = as_monotonic();
     census->since = since;
     census->count = 0;
@@ -307,13 +308,14 @@ static int scan(as_census *census, uint64_t since) {
         long size = syscall(SYS_getdents64, census->proc_fd, buffer, sizeof buffer);
         if (size <= 0) {
             int result = size < 0 ? -errno : scan_newer(census, since, newest);
-            census->complete = result == 0 && !census->in_exec;
+            census->complete = result == 0 && listed && !census->in_exec;
             return result < 0 ? result : 0;
         }
         for (long at = 0; at < size;) {
             const struct directory_entry *entry = (const void *)(buffer + at);
             at += entry->size;
             int pid = atoi(entry->name);
+            listed = listed || pid == self;
             /* The host itself is never one of a script's processes. */
             int result = pid > 0 && pid != self ? add_process(census, pid, since) : 0;
             if (result < 0) {

@@ -23,6 +23,11 @@ void as_close(int *fd);
 /* out[0], out[1]: stdout's read (O_NONBLOCK) and write end; out[2], out[3]: stderr's. 0 or -errno. */
 int as_pipes(int out[4]);
 
+/* ---- spawn.c ---- */
+
+/* Waits for the starts under way, a second at most: an exec may hang. */
+void as_starts_settle(as_starts *starts);
+
 /* ---- lines.c: pure functions over bytes ---- */
 
 #define AS_BATCH_BYTES 65536
@@ -73,8 +78,8 @@ void as_tail_free(as_tail *tail);
 #define AS_ENDS_BYTES 1024 /* of each line, its begin: 200 characters of UTF-8 and more */
 
 typedef struct {
-    int64_t ended; /* complete lines so far */
-    bool open;     /* the next one has begun */
+    uint64_t ended; /* complete lines so far */
+    bool open;      /* the next one has begun */
     size_t size[2 * AS_ENDS_LINES];
     char line[2 * AS_ENDS_LINES][AS_ENDS_BYTES];
 } as_ends;
@@ -92,13 +97,13 @@ int64_t as_ends_copy(const as_ends *ends, char *out, size_t *size);
    as used up. */
 size_t as_logfile_write(as_logfile *log, const char *p, size_t n, int *error);
 /* The descriptor to poll for a target that was full. */
-int as_logfile_fd(as_logfile *log);
+int as_logfile_fd(const as_logfile *log);
 /* True when the last byte written was no newline. */
 bool as_logfile_in_line(as_logfile *log);
 
 /* ---- queue.c: one run's output on its way to the logger ---- */
 
-#define AS_QUEUE_BYTES (512 * 1024)
+#define AS_QUEUE_BYTES 524288
 #define AS_QUEUE_SPANS 1024
 #define AS_QUEUE_ROOM 16384 /* less room than this is none */
 #define AS_QUEUE_NOTE 2048  /* of which this much stays for a note */

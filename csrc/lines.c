@@ -26,6 +26,7 @@ size_t as_lines_count(const char *p, size_t n) {
         p += blocks * sizeof(vector);
         n -= blocks * sizeof(vector);
     }
+    /* cppcheck-suppress knownConditionTrueFalse; it does not know the vector's size */
     for (size_t i = 0; i < n; i++) {
         count += p[i] == '\n';
     }

@@ -45,22 +45,28 @@ static void stop_blocking(int *fd) {
     }
 }
 
+/* 0 or an errno. */
+static int init_locks(as_logfile *log) {
+    int error = pthread_mutex_init(&log->lock, NULL);
+    if (error == 0) {
+        error = pthread_mutex_init(&log->identity_lock, NULL);
+        if (error != 0) {
+            (void)pthread_mutex_destroy(&log->lock);
+        }
+    }
+    return error;
+}
+
 as_logfile *as_logfile_new(int fd, int dir_fd, const char *name, int64_t max_bytes, int backups,
                            int64_t max_line) {
     struct stat st;
     as_logfile *log = calloc(1, sizeof *log);
-    if (log && pthread_mutex_init(&log->lock, NULL) != 0) {
+    int error = log ? init_locks(log) : ENOMEM;
+    if (!log || error != 0) {
         free(log);
-        log = NULL;
-    }
-    if (log && pthread_mutex_init(&log->identity_lock, NULL) != 0) {
-        (void)pthread_mutex_destroy(&log->lock);
-        free(log);
-        log = NULL;
-    }
-    if (!log) {
         as_close(&fd);
         as_close(&dir_fd);
+        errno = error;
         return NULL;
     }
     log->fd = fd;
@@ -70,8 +76,11 @@ as_logfile *as_logfile_new(int fd, int dir_fd, const char *name, int64_t max_byt
     log->max_bytes = dir_fd >= 0 ? max_bytes : AS_FOREVER;
     log->name = strdup(name);
     log->line = log->max_bytes == AS_FOREVER ? NULL : malloc(log->max_line);
-    if (!log->name || (!log->line && log->max_bytes != AS_FOREVER) || fstat(fd, &st) < 0) {
+    bool no_memory = !log->name || (!log->line && log->max_bytes != AS_FOREVER);
+    if (no_memory || fstat(fd, &st) < 0) {
+        error = no_memory ? ENOMEM : errno;
         as_logfile_free(log);
+        errno = error;
         return NULL;
     }
     log->regular = S_ISREG(st.st_mode);
@@ -123,7 +132,7 @@ void as_logfile_identity(as_logfile *log, uint64_t *device, uint64_t *inode) {
     pthread_mutex_unlock(&log->identity_lock);
 }
 
-int as_logfile_fd(as_logfile *log) { return log->fd; }
+int as_logfile_fd(const as_logfile *log) { return log->fd; }
 
 bool as_logfile_in_line(as_logfile *log) {
     pthread_mutex_lock(&log->lock);
@@ -157,8 +166,12 @@ static void follow_line(as_logfile *log, const char *p, size_t n) {
 static ssize_t write_to_pipe(int fd, const char *p, size_t n) {
     const struct timespec now = {0};
     sigset_t pipe, before, pending;
-    if (sigemptyset(&pipe) < 0 || sigaddset(&pipe, SIGPIPE) < 0 || sigpending(&pending) < 0 ||
-        (errno = pthread_sigmask(SIG_BLOCK, &pipe, &before)) != 0) {
+    if (sigemptyset(&pipe) < 0 || sigaddset(&pipe, SIGPIPE) < 0 || sigpending(&pending) < 0) {
+        return -1;
+    }
+    int refused = pthread_sigmask(SIG_BLOCK, &pipe, &before);
+    if (refused != 0) {
+        errno = refused;
         return -1;
     }
     ssize_t written = write(fd, p, n);

@@ -154,9 +154,10 @@ static bool make_ring(as_queue *queue) {
     return true;
 }
 
-/* Notes fit into the room that is too little for a read. */
+/* Notes fit into the room that is too little for a read. False: no room, or no memory for a ring. */
 static bool push_note(as_queue *queue, const char *text, size_t size) {
-    if (queue->span_count == AS_QUEUE_SPANS || find_room(queue, true) < size) {
+    if ((!queue->bytes && !make_ring(queue)) || queue->span_count == AS_QUEUE_SPANS ||
+        find_room(queue, true) < size) {
         return false;
     }
     memcpy(queue->bytes + queue->tail, text, size);
@@ -226,8 +227,7 @@ void as_queue_commit(as_queue *queue, int stream, size_t n) {
 
 bool as_queue_note(as_queue *queue, const char *text, size_t size) {
     pthread_mutex_lock(&queue->pool->lock);
-    bool pushed = !queue->abandoned && (queue->bytes || make_ring(queue)) &&
-                  push_note(queue, text, size);
+    bool pushed = !queue->abandoned && push_note(queue, text, size);
     if (pushed) {
         if (!queue->owned && !queue->ready) {
             queue->progress_at = as_monotonic();
@@ -410,7 +410,7 @@ static void step_over_gap(as_queue *queue) {
     }
 }
 
-static void set_batch(as_batch *batch, int stream, char *text, as_cut cut) {
+static void set_batch(as_batch *batch, int stream, const char *text, as_cut cut) {
     batch->text = text;
     batch->size = cut.text;
     batch->newline_follows = cut.take == cut.text + 1; /* not so a piece: its last \r stays */
@@ -448,7 +448,7 @@ static bool take_carry(as_queue *queue, as_batch *batch, int stream, bool final)
    newlines: the first spans are the owner's. */
 static bool take_ring(as_queue *queue, as_batch *batch) {
     while (queue->span_count > 0) {
-        as_span *span = span_at(queue, 0);
+        const as_span *span = span_at(queue, 0);
         int stream = span->stream;
         if (span->gap || queue->skip[stream]) {
             step_over_gap(queue);
@@ -464,7 +464,7 @@ static bool take_ring(as_queue *queue, as_batch *batch) {
         }
         bool more, more_now;
         uint32_t start = span->start, n = extent(queue, &more);
-        char *text = queue->bytes + start;
+        const char *text = queue->bytes + start;
         pthread_mutex_unlock(&queue->pool->lock);
         as_cut cut = as_lines_cut(text, n, (size_t)queue->limits.max_line, queue->pace.limit,
                                   false);
@@ -497,7 +497,9 @@ static bool take_ring(as_queue *queue, as_batch *batch) {
 static bool take_rest(as_queue *queue, as_batch *batch) {
     for (int stream = 0; stream < AS_STREAMS; stream++) {
         if (queue->gap[stream] || queue->skip[stream]) {
-            bool unfinished = queue->skip[stream] || queue->gap[stream] == AS_GAP_INSIDE;
+            /* A newline in the gap has ended, and counted, the line that is skipped. */
+            bool unfinished = queue->gap[stream] ? queue->gap[stream] == AS_GAP_INSIDE
+                                                 : queue->skip[stream];
             queue->lines += unfinished;
             queue->dropped += unfinished;
             queue->gap[stream] = AS_GAP_NONE;
@@ -532,7 +534,7 @@ static bool take(as_queue *queue, as_batch *batch) {
     return found && !queue->abandoned;
 }
 
-static void end_batch(as_queue *queue, as_batch *batch) {
+static void end_batch(as_queue *queue, const as_batch *batch) {
     int64_t now = as_monotonic();
     queue->progress_at = now;
     if (batch->carried) {

@@ -14,8 +14,10 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 /* A sanitizer would take the child's stack for a part of the parent's frame. */
@@ -82,12 +84,21 @@ void as_starts_resume(as_starts *starts, int in_child) {
     }
 }
 
+void as_starts_settle(as_starts *starts) {
+    int64_t until = as_realtime() + AS_SECOND; /* pthread_rwlock_timedwrlock knows no other clock */
+    struct timespec when = {.tv_sec = until / AS_SECOND, .tv_nsec = until % AS_SECOND};
+    if (starts && pthread_rwlock_timedwrlock(&starts->lock, &when) == 0) {
+        (void)pthread_rwlock_unlock(&starts->lock);
+    }
+}
+
 /* ---- the child ---- */
 
 typedef struct {
     const as_command *command;
     char **words; /* the programs, NULL, the arguments, NULL, the environment, NULL */
     int streams[3];
+    pid_t parent;
     int step;
     int error; /* 0: the exec went well */
 } start;
@@ -112,6 +123,15 @@ CHILD static void reset_signals(void) {
 CHILD static int join_cgroup(const char *procs) {
     long fd = syscall(SYS_openat, AT_FDCWD, procs, O_WRONLY | O_CLOEXEC);
     return fd >= 0 && syscall(SYS_write, fd, "0", 1) == 1 ? 0 : -1; /* "0": who writes it */
+}
+
+/* The signal belongs to the end of the thread that starts the script, and that one supervises it. A
+   host that ended before has sent none: then the parent is another one, or 0 outside of the namespace. */
+CHILD static int die_with(pid_t parent) {
+    if (syscall(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0) {
+        return -1;
+    }
+    return syscall(SYS_getppid) == parent ? 0 : -1;
 }
 
 /* A host that has closed its standard streams may have got these numbers for ours. */
@@ -186,6 +206,9 @@ CHILD static int become(void *argument) {
     if (s->command->cgroup_procs && join_cgroup(s->command->cgroup_procs) < 0) {
         give_up(s, AS_JOINING);
     }
+    if (s->command->die_with_parent && die_with(s->parent) < 0) {
+        give_up(s, AS_FORKING);
+    }
     if (set_streams(s) < 0 || close_others(s) < 0) {
         give_up(s, AS_FORKING);
     }
@@ -251,6 +274,7 @@ static int spawn_between(const as_command *command, char **words, as_child *out)
     start s = {.command = command,
                .words = words,
                .streams = {command->stdin_fd, ends[1], ends[3]},
+               .parent = getpid(),
                .step = AS_FORKING};
     out->pid = start_child(&s, &out->pidfd);
     result = out->pid < 0 ? -errno : -s.error;

@@ -90,8 +90,8 @@ as_run *as_run_new(as_pool *pool, const as_limits *limits) {
         return NULL;
     }
     run->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (run->wake < 0 || pthread_mutex_init(&run->tail_lock, NULL) != 0) {
-        int error = errno;
+    int error = run->wake < 0 ? errno : pthread_mutex_init(&run->tail_lock, NULL);
+    if (error != 0) {
         as_close(&run->wake);
         free(run);
         errno = error;
@@ -195,7 +195,8 @@ static void keep_for_log(as_run *run, const char *p, size_t n, int64_t now) {
         run->log_rest = larger;
         run->log_rest_room = n;
     }
-    memmove(run->log_rest, p, n);
+    /* p may be in log_rest: then n is no more than its room, and it was not moved. */
+    memmove(run->log_rest, p, n); /* NOLINT(clang-analyzer-unix.Malloc) */
     run->log_rest_size = n;
     run->log_deadline = as_after(now, run->limits.stall_timeout);
     if (run->phase == DRAINING) {
@@ -271,7 +272,10 @@ static void read_stream(as_run *run, int index, int64_t now) {
             return;
         }
     }
-    if (drop && (s->busy || !place) && (run->scratch || (run->scratch = malloc(LARGE_READ)))) {
+    if (drop && (s->busy || !place)) {
+        run->scratch = run->scratch ? run->scratch : malloc(LARGE_READ);
+    }
+    if (drop && (s->busy || !place) && run->scratch) {
         place = run->scratch;
         size = LARGE_READ;
     }
@@ -286,7 +290,7 @@ static void read_stream(as_run *run, int index, int64_t now) {
     if (first && run->has_logger) {
         char *copy = queue_place(run, index, &size, &drop, now);
         queued = copy != NULL;
-        place = copy ? memcpy(copy, small, n) : place;
+        place = copy ? memcpy(copy, place, n) : place;
     }
     record(run, index, place, n, queued, now);
     s->busy = n == size || n >= BUSY_READ;
@@ -398,6 +402,10 @@ static void note_survivors(as_run *run) {
 
 static bool no_writer(const stream *s) { return s->ended || s->hung_up; }
 
+static bool no_writers(const as_run *run) {
+    return no_writer(&run->streams[0]) && no_writer(&run->streams[1]);
+}
+
 /* The last poll may be older than the leader's exit, or none may have been yet. */
 static void look_for_hang_ups(as_run *run) {
     struct pollfd fds[2] = {{.fd = run->streams[0].fd}, {.fd = run->streams[1].fd}};
@@ -429,10 +437,13 @@ static void step(as_run *run, int64_t now) {
         }
     }
     if (run->phase == LINGERING) {
-        if (no_writer(&run->streams[0]) && no_writer(&run->streams[1])) {
+        if (no_writers(run)) {
             drain(run, AS_EXITED, now);
         } else if (cancel || due(run->phase_end, now)) {
-            drain(run, AS_PIPES_OPEN, now);
+            /* A script that starts has a copy of the pipes until its exec: it is not meant. */
+            as_starts_settle(job->starts);
+            look_for_hang_ups(run);
+            drain(run, no_writers(run) ? AS_EXITED : AS_PIPES_OPEN, now);
         }
     }
     if (run->phase == STOPPING || run->phase == KILLING) {
@@ -502,7 +513,7 @@ static int64_t next_deadline(const as_run *run) {
     return run->log_rest_size ? as_earlier(next, run->log_deadline) : next;
 }
 
-/* Waits for an event or the deadline. 0 or -errno. */
+/* Waits for an event or the deadline. 0 or -errno: then nothing is known of the descriptors. */
 static int wait_until(struct pollfd *fds, nfds_t count, int64_t deadline) {
     struct timespec timeout, *limit = NULL;
     if (deadline != AS_FOREVER) {
@@ -514,12 +525,12 @@ static int wait_until(struct pollfd *fds, nfds_t count, int64_t deadline) {
     if (ppoll(fds, count, limit, NULL) >= 0) {
         return 0;
     }
-    if (errno !=
+    int error = errno;
+    if (error !=
         EINTR) { /* ENOMEM, or more descriptors than RLIMIT_NOFILE: not as fast as it goes */
         (void)poll(NULL, 0, 10);
-        return 0;
     }
-    return -EINTR;
+    return -error;
 }
 
 /* All watched processes of the tree have ended: look again at once. */

@@ -37,7 +37,7 @@ void as_timer_free(as_timer *timer) {
     }
 }
 
-void as_timer_wake(as_timer *timer) { as_wake(timer->wake); }
+void as_timer_wake(const as_timer *timer) { as_wake(timer->wake); }
 
 int as_timer_wait(as_timer *timer, int64_t when) {
     /* 0 would disarm it. One nanosecond after 1970 is as much in the past. */

@@ -129,6 +129,7 @@ def test_all_options() -> None:
         max_log_bytes = 1_000
         log_backups = 3
         append_logs = true
+        die_with_parent = true
         """
     )
     options = Options(**manifest.options)
@@ -143,6 +144,7 @@ def test_all_options() -> None:
     assert options.stop_signal is signal.SIGTERM
     assert (options.max_parallel, options.max_log_bytes, options.log_backups) == (2, 1000, 3)
     assert options.append_logs is True
+    assert options.die_with_parent is True
 
 
 def test_paths_of_the_home_directory_and_programs_of_path() -> None:

@@ -14,7 +14,15 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 DIRECTORIES = ("agentscripts", "benchmarks", "csrc", "docs", "examples", "tests", ".ci")
 FILES = (
-    *("setup.py", "pyproject.toml", "tox.ini", "MANIFEST.in", ".clang-format", ".gitignore"),
+    *(
+        "setup.py",
+        "pyproject.toml",
+        "tox.ini",
+        "MANIFEST.in",
+        ".clang-format",
+        ".clang-tidy",
+        ".gitignore",
+    ),
     *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE"),
 )
 GENERATED = shutil.ignore_patterns("__pycache__", "*.py[cod]", "*.so", "20*", ".workspace")

@@ -877,8 +877,39 @@ static void closing(void) {
     as_pool_free(NULL);
 }
 
-CHECK_MAIN(CHECK_TEST(lines_and_rest), CHECK_TEST(nothing), CHECK_TEST(two_carriage_returns),
-           CHECK_TEST(random_lives), CHECK_TEST(woken_at_unfinished_line), CHECK_TEST(many_spans),
+/* L6: a line whose begin and end were dropped apart counts once. */
+static void newline_in_a_gap(void) {
+    bench b = make_bench(100, AS_SECOND);
+    as_delivery counts;
+    as_queue_drop(b.queue, 0, "begin", 5);
+    produce_text(&b, 0, "middle");
+    consume_all(&b); /* it steps over the middle */
+    as_queue_drop(b.queue, 0, "end\n", 4);
+    as_queue_finish(b.queue);
+    consume_all(&b);
+    as_queue_counts(b.queue, &counts);
+    CHECK_EQUAL(counts.lines, 1);
+    CHECK_EQUAL(counts.dropped, 1);
+    end_bench(&b);
+}
+
+/* L6: without memory for the ring all is dropped, and the note of that finds none either. */
+static void gap_without_a_ring(void) {
+    bench b = make_bench(100, AS_SECOND);
+    as_delivery counts;
+    as_queue_drop(b.queue, 0, "line\n", 5);
+    as_queue_finish(b.queue);
+    consume_all(&b);
+    CHECK(b.flushed);
+    as_queue_counts(b.queue, &counts);
+    CHECK_EQUAL(counts.lines, 1);
+    CHECK_EQUAL(counts.dropped, 1);
+    end_bench(&b);
+}
+
+CHECK_MAIN(CHECK_TEST(newline_in_a_gap), CHECK_TEST(gap_without_a_ring), CHECK_TEST(lines_and_rest),
+           CHECK_TEST(nothing), CHECK_TEST(two_carriage_returns), CHECK_TEST(random_lives),
+           CHECK_TEST(woken_at_unfinished_line), CHECK_TEST(many_spans),
            CHECK_TEST(quiet_before_flood), CHECK_TEST(quiet_before_end),
            CHECK_TEST(note_after_quiet), CHECK_TEST(batch_size), CHECK_TEST(batches_never_stall),
            CHECK_TEST(latency), CHECK_TEST(latency_with_a_hitch), CHECK_TEST(lines_begin_to_cost),
