@@ -7,7 +7,7 @@ from typing import Final
 
 __all__ = ["main"]
 
-_EXTRA: Final = frozenset({"click", "pydantic", "pydantic_core"})
+_EXTRA: Final = frozenset({"click", "pydantic", "pydantic_core", "rich"})
 
 
 def main() -> None:

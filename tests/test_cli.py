@@ -17,9 +17,8 @@ import pytest
 from commandline import COMMAND, OPTIONS, command, read_line
 from support import end_by
 
-from agentscripts._foreground import _Foreground
+from agentscripts._foreground import Wishes, _Foreground
 from agentscripts._manifest import parse_manifest
-from agentscripts._model import Stage
 
 pytestmark = pytest.mark.slow  # each starts a Python
 
@@ -211,7 +210,7 @@ def test_slow_reader_loses_nothing(start: Start) -> None:
 def test_no_line_is_given_up(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """L6: the command sets no limit on how long a reader may pause."""
     manifest = parse_manifest(run_script("true"), tmp_path / "m.toml")
-    options = _Foreground(tmp_path / "m.toml", manifest, Stage.START, False, None)._options()
+    options = _Foreground(tmp_path / "m.toml", manifest, Wishes())._options()
     assert (options.stall_timeout, options.flush_timeout) == (None, None)
 
 
@@ -272,7 +271,8 @@ def test_wrong_manifest(tmp_path: Path, name: str) -> None:
     first, second = done.stderr.splitlines()
     place = 'script[2] "b\\x9b" '
     assert first == (
-        f'm.toml:12: {place}timeout: "5x" is no duration, expected seconds or a text such as "1m30s"'
+        f'm.toml:12: {place}timeout: "5x" is no duration, expected seconds or a text such as '
+        '"1m30s"'
     )
     assert second.startswith(f"m.toml:13: {place}foo: is unknown, expected one of script, name,")
     assert list(tmp_path.iterdir()) == [manifest]
