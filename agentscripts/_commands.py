@@ -176,12 +176,13 @@ def run(
     wait for others.
 
     On a terminal a row for each script tells its state, how long it has run, how long it may go on
-    (1m30s left), and its last line. Where there is none, in CI, with TERM=dumb, --plain or --cron, all
-    lines are printed instead: Standard output gets every line of either stream, with the script's
-    name before it. Standard error gets all else: warnings as they come, and a summary at the end,
-    with the first and last lines of standard error of each script that failed, else its last
-    lines. The log files hold all. Control characters other than the tab are shown as \\x1b, so that
-    no script can steer the terminal. NO_COLOR is honoured.
+    (1m30s left), and its last line. In CI, with TERM=dumb, --plain or --cron, and where there is no
+    terminal, lines are printed instead, each with the script's name before it. Standard output gets
+    every line that the scripts print, on either of their streams. Standard error gets all else:
+    warnings as they come, and a summary at the end, with the first and last lines of standard error
+    of each script that failed, else its last lines. The log files hold all. Control characters
+    other than the tab are shown as \\x1b, so that no script can steer the terminal. NO_COLOR is
+    honoured.
 
     No line is dropped: a reader that is slow, such as a pager, holds the scripts back.
 

@@ -127,8 +127,10 @@ def _counts(rows: Sequence[Row], width: int) -> Text:
     for row in rows:
         number[row.urgency] += 1
     active, failed, waiting, done = number
-    text = f"{done + failed} of {len(rows)} ended, {active} running, {waiting} waiting"
-    text += f", {failed} failed" if failed else ""
+    parts = [f"{done + failed} of {len(rows)} ended", f"{active} running", f"{waiting} waiting"]
+    if failed:
+        parts.insert(1, f"{failed} failed")
+    text = ", ".join(parts)
     return Text(_fit(text, width, "utf-8").rstrip(), style="bold")
 
 
