@@ -15,7 +15,6 @@ from click.shell_completion import CompletionItem
 from agentscripts._cancel import CancelToken
 from agentscripts._console import Output
 from agentscripts._manifest import Manifest, ManifestError, load_manifest
-from agentscripts._options import Options
 from agentscripts._tables import parse_duration
 from agentscripts._text import escape
 
@@ -76,9 +75,14 @@ def complete_names(
     context: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
     """Return the scripts of the manifest that the line names, if it can be read."""
+    # An option that lacks its value keeps click from telling which argument is which.
+    given = [context.params.get("manifest"), *context.args]
+    path = next((one for one in given if one), None)
+    if path is None:
+        return []
     try:
-        manifest = load_manifest(Path(context.params["manifest"]))
-    except (KeyError, TypeError, ManifestError):
+        manifest = load_manifest(Path(path))
+    except ManifestError:
         return []
     return [
         CompletionItem(label) for label in manifest.labels.values() if label.startswith(incomplete)
@@ -86,15 +90,8 @@ def complete_names(
 
 
 def overrides(manifest: Manifest, **options: Any) -> Manifest:
-    """Return the manifest with those options that were given on the command line.
-
-    Exits when they are not usable.
-    """
+    """Return the manifest with those options that were given on the command line."""
     given = {name: value for name, value in options.items() if value is not None}
-    try:
-        Options(**given)
-    except (TypeError, ValueError) as error:
-        fail(str(error))
     return dataclasses.replace(manifest, options={**manifest.options, **given})
 
 

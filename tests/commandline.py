@@ -91,6 +91,7 @@ class Terminal(pexpect.spawn):
         base: Path,
         scripts: str,
         *arguments: str,
+        after: Sequence[str] = (),
         options: str = "",
         size: tuple[int, int] = (80, 24),
         **env: str,
@@ -100,7 +101,7 @@ class Terminal(pexpect.spawn):
         inherited = {key: value for key, value in os.environ.items() if key not in _UNWANTED}
         super().__init__(
             COMMAND[0],
-            [*COMMAND[1:], *(arguments or ("run",)), "m.toml"],
+            [*COMMAND[1:], *(arguments or ("run",)), "m.toml", *after],
             cwd=base,
             env={**inherited, "TERM": "xterm-256color", **env},
             dimensions=(rows, columns),
