@@ -300,7 +300,7 @@ def test_help_tells_streams_and_statuses(tmp_path: Path) -> None:
         assert part in text
 
 
-@pytest.mark.parametrize("module", ["click", "pydantic"])
+@pytest.mark.parametrize("module", ["click", "pydantic", "rich"])
 def test_without_the_extra(tmp_path: Path, module: str) -> None:
     """Without the extra the command says in one line what to install."""
     code = f"import sys; sys.modules[{module!r}] = None; from agentscripts.cli import main; main()"
