@@ -172,7 +172,8 @@ def test_real_rotations(tmp_path: Path) -> None:
     )
     script = f"seq {count}"
     log.touch()
-    file, found = Rotated(log), b""
+    file = Rotated(log)
+    found = file.read()  # it is open before the first rotation
     with Runner(options) as runner:
         runner.init([Script(script=script, log_path="a.log")])
         thread = threading.Thread(target=runner.execute)

@@ -17,7 +17,9 @@ FILES = (
     *("setup.py", "pyproject.toml", "tox.ini", "MANIFEST.in", ".clang-format", ".gitignore"),
     *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE"),
 )
-GENERATED = shutil.ignore_patterns("__pycache__", "*.py[cod]", "*.so", "20*")
+GENERATED = shutil.ignore_patterns(
+    "__pycache__", "*.py[cod]", "*.so", "20*", ".workspace", ".troubles"
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
