@@ -24,6 +24,26 @@ _UNCATCHABLE: Final = frozenset({signal.SIGKILL, signal.SIGSTOP})
 _OVER: Final = 0  # no signal has this number
 """Put by ``close`` and by the thread that winds down."""
 
+_taken: Final[set[int]] = set()
+"""The signals that some runner waits for, or has waited for."""
+
+_fork: Final = threading.local()
+
+
+def _block_signals() -> None:
+    _fork.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _taken)
+
+
+def _unblock_signals() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _fork.mask)
+
+
+# Python forgets the signals that a child gets before Python goes on in it. Without a handler they
+# would end it, so they wait for the handler that it has inherited.
+os.register_at_fork(
+    before=_block_signals, after_in_parent=_unblock_signals, after_in_child=_unblock_signals
+)
+
 OnSignal = Callable[[int, bool], object]
 
 
@@ -69,6 +89,7 @@ class SignalClose:
             old = signal.getsignal(number)
             if old is not signal.SIG_IGN and number not in self._replaced:
                 self._replaced[number] = old
+                _taken.add(number)
                 if on_signal:
                     self._told[number] = on_signal
                 signal.signal(number, self._handle)

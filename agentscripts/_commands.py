@@ -15,7 +15,6 @@ from agentscripts._crontab import parse_schedules, schedule_warnings
 from agentscripts._files import log_path_for
 from agentscripts._follow import print_log
 from agentscripts._foreground import Wishes, run_in_foreground
-from agentscripts._init import leave_process_1
 from agentscripts._manifest import Manifest
 from agentscripts._metricspage import Address, parse_address
 from agentscripts._model import Stage
@@ -157,6 +156,12 @@ def check(manifest: Path) -> None:
     is_flag=True,
     help="Print results to standard output, a line of JSON each, all else to standard error.",
 )
+@option(
+    "--report",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Write DIR/results.jsonl, a result per line, and DIR/timeline.html, a page of all.",
+)
 def run(
     manifest: Path,
     only: tuple[str, ...],
@@ -171,6 +176,7 @@ def run(
     plain: bool,
     quiet: bool,
     as_json: bool,
+    report: Path | None,
 ) -> None:
     """Run the scripts of MANIFEST that have run_on_start = true, side by side, but for those that
     wait for others.
@@ -196,11 +202,10 @@ def run(
     Options take precedence over environment variables, and these over MANIFEST. As process 1 of a
     container it reaps orphans and passes signals on.
 
-    Exit status: 0 if all went well, 1 if a script failed or the metrics cannot be served, 2 for a
+    Exit status: 0 if all went well, 1 if a script failed or the metrics or the report fail, 2 for a
     mistake in MANIFEST or an option, 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP, 141 if
     standard output was closed early.
     """
-    leave_process_1()
     loaded = overrides(
         load(manifest),
         max_parallel=max_parallel,
@@ -219,6 +224,7 @@ def run(
         timeout=timeout,
         cron=cron,
         metrics=metrics,
+        report=report,
         plain=plain,
         quiet=quiet,
         json=as_json,
@@ -247,6 +253,31 @@ def logs(manifest: Path, name: str, follow: bool, log_dir: Path | None) -> None:
         fail(f"NAME {error}")
     options = Options(**loaded.options)
     raise SystemExit(print_log(log_path_for(script, options.log_dir), follow=follow))
+
+
+@commands.command()
+@click.argument("results", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Where to write the page. Default: timeline.html beside RESULTS.",
+)
+def timeline(results: Path, output: Path | None) -> None:
+    """Make the page of RESULTS, a results.jsonl that run --report wrote.
+
+    The page is complete in itself: it needs no network and runs no code.
+
+    Exit status: 0, or 2 when RESULTS cannot be read or the page cannot be written.
+    """
+    from agentscripts._report import TIMELINE, read_results, write_timeline
+
+    output = output or results.parent / TIMELINE
+    try:
+        write_timeline(output, read_results(results), str(results))
+    except (OSError, ValueError) as error:
+        fail(str(error))
+    say(sys.stdout, str(output))
 
 
 @commands.command("next")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 import heapq
 import logging
 import math
@@ -101,23 +102,35 @@ class Dispatch:
 
     # ---- any thread ----
 
-    def cancel(self, *, kill: bool = False) -> None:
-        """End all runs; those that wait do not start."""
-        unstarted = self._withdraw()  # first, or the end of one would skip another
+    def cancel(self, *, kill: bool = False, withdrawn: Iterable[Execution] = ()) -> None:
+        """End all runs; those that wait do not start.
+
+        withdrawn: what ``withdraw`` has returned.
+        """
+        unstarted = [*withdrawn, *self.withdraw()]  # first, or the end of one would skip another
         for execution in self.executions:
             if execution.result is None:
                 execution.cancel(kill=kill)
-        # Meanwhile one may have come back, to be tried again.
-        self._conclude(unstarted + self._withdraw(), *CANCELLED)
+        self._conclude(unstarted, *CANCELLED)
+        self._conclude(self.withdraw(), *CANCELLED)  # one may have come back, to be tried again
+
+    def withdraw(self, some: set[Execution] | None = None) -> list[Execution]:
+        """Take runs that wait, all or those of some, out of their turn; the caller ends them."""
+        with self._lock:
+            here = self._waiting.union(self._pending)
+            taken = here if some is None else here & some
+            self._waiting -= taken
+            self._pending = collections.deque(one for one in self._pending if one not in taken)
+        return [one for one in self.executions if one in taken]
 
     def cancel_one(self, execution: Execution, *, kill: bool = False) -> None:
         """End one of the runs."""
         execution.cancel(kill=kill)
-        self._conclude(self._withdraw({execution}), *CANCELLED)
+        self._conclude(self.withdraw({execution}), *CANCELLED)
 
     def give_up(self, status: RunStatus, reason: str, cause: Exception | None = None) -> None:
         """End the runs that wait; the others go on."""
-        self._conclude(self._withdraw(), status, reason, cause)
+        self._conclude(self.withdraw(), status, reason, cause)
 
     def wake(self) -> None:
         """Have the caller's thread look again."""
@@ -132,15 +145,6 @@ class Dispatch:
     def _wake_now(self) -> None:
         if self._wake >= 0:
             os.eventfd_write(self._wake, 1)
-
-    def _withdraw(self, some: set[Execution] | None = None) -> list[Execution]:
-        """Take runs that wait, all or those of some, out of their turn."""
-        with self._lock:
-            here = self._waiting.union(self._pending)
-            taken = here if some is None else here & some
-            self._waiting -= taken
-            self._pending = collections.deque(one for one in self._pending if one not in taken)
-        return [one for one in self.executions if one in taken]
 
     def _conclude(
         self,
@@ -168,7 +172,9 @@ class Dispatch:
         """Tell the runs that wait for this one, of any call, how it ended."""
         if execution.status is not None:
             for verdict in self._order.end(execution, execution.status):
-                verdict.call._decide(verdict)
+                # Those of a call that is over are cancelled like the rest of it (K1).
+                if verdict.call._limits.over() is None:
+                    verdict.call._decide(verdict)
 
     def _decide(self, verdict: Verdict[Execution, Dispatch]) -> None:
         execution = verdict.run
@@ -229,7 +235,7 @@ class Dispatch:
         while self._pending or self._waiting:
             if (over := self._limits.over()) is not None:
                 # It was not their turn yet, so theirs is not the fault.
-                self._conclude(self._withdraw(set(self._waiting)), RunStatus.CANCELLED, over[1])
+                self._conclude(self.withdraw(set(self._waiting)), RunStatus.CANCELLED, over[1])
                 self.give_up(*over)
                 return
             self._bring_back()
@@ -298,10 +304,14 @@ class Dispatch:
 
     def _remind_all(self) -> None:
         for execution in self.executions:
-            if awaited := self._order.waits_for(execution):
-                names = ", ".join(f'"{name}"' for name in awaited[:10])
-                more = f" and {len(awaited) - 10} more" if len(awaited) > 10 else ""
-                execution.remind(f"waits for {names}{more}")
+            if self._order.waits_for(execution):
+                execution.remind(functools.partial(self._reminder_of, execution))
+
+    def _reminder_of(self, execution: Execution) -> str:
+        awaited = self._order.waits_for(execution)
+        names = ", ".join(f'"{name}"' for name in awaited[:10])
+        more = f" and {len(awaited) - 10} more" if len(awaited) > 10 else ""
+        return f"waits for {names}{more}" if awaited else ""
 
     # ---- the workers ----
 
@@ -322,6 +332,10 @@ class Dispatch:
                 self._slots.give()
             self._tell(execution)
 
+        if permit and execution.skip is not None:
+            # It starts nothing, and its logger may take its time: others start meanwhile.
+            self._context.gate.release()
+            permit = False
         try:
             return execution.perform(process_ended, permit=permit)
         finally:
@@ -332,11 +346,11 @@ class Dispatch:
 
     def _try_again(self, execution: Execution, when: float) -> None:
         with self._lock:
-            if execution.cancelled:
-                when = 0.0  # who cancelled it has looked for it already
             self._waiting.add(execution)
             heapq.heappush(self._again, (when, execution.run_id, execution))
             self._wake_now()
+        if execution.cancelled:  # maybe by one who looked for it too early
+            self._conclude(self.withdraw({execution}), *CANCELLED)
 
     def _take(self) -> Execution | None:
         """Return the next run that may start, its slot taken."""

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final
 
 from agentscripts import _native
@@ -62,6 +63,7 @@ class Execution:
         self._scheduled_at = scheduled_at
         self._before: RunResult | None = None  # of the attempts so far
         self._first: tuple[int, float] | None = None  # when the first one began, as in Started
+        self._sending = threading.Lock()  # held while its logger is called
         self._turn = threading.Lock()  # held while it writes to its log, as a run or a reminder
         self._begun = False  # it has written there; guarded by _turn
         self._lock = threading.Lock()  # guards the four below together
@@ -138,19 +140,27 @@ class Execution:
                     core.close()
                 self._context.ended.end()
 
-    def remind(self, text: str) -> None:
-        """Tell the script's log why the run waits, unless it does no longer."""
-        if self._turn.acquire(blocking=False):
-            try:
-                self._note(self._launch(), text, _REMINDER)
-            finally:
-                self._turn.release()
+    def remind(self, text: Callable[[], str]) -> None:
+        """Tell the script's log why the run waits; ``""``: it does no longer."""
+        if not self._turn.acquire(blocking=False):
+            return
+        try:
+            if not (now := text()):
+                return
+            launch = self._launch()
+            core, _ = self._note(launch, now, _REMINDER)
+        finally:
+            self._turn.release()
+        self._deliver(launch, core)  # the run need not wait for that
 
     def set_unstarted(
         self,
         status: RunStatus,
         reason: str,
         cause: Exception | None = None,
+        *,
+        log_path: Path | None = None,
+        log_error: OSError | None = None,
     ) -> None:
         """Give a run its result that has no process, or no further one."""
         now = datetime.now(UTC)
@@ -165,6 +175,8 @@ class Execution:
             duration=0.0,
             attempts=0,
             cause=cause,
+            log_path=log_path,
+            log_error=log_error,
         )
         if before := self._before:
             why = f"{reason} ({self._which()}; the one before: {before.reason})"
@@ -182,13 +194,16 @@ class Execution:
             self.run_id,
             self._limits,
             self._scheduled_at,
+            self._sending,
             begun=begun,
         )
 
-    def _note(self, launch: Launch, text: str, flush: float | None) -> OSError | None:
+    def _note(
+        self, launch: Launch, text: str, flush: float | None
+    ) -> tuple[Supervised | None, OSError | None]:
         """Tell the script's log; a log that cannot be written is told to the agent's."""
         try:
-            launch.note(f"agentscripts: {text}", flush, self._limits.signals.check)
+            return launch.note(f"agentscripts: {text}", flush), None
         except Exception as error:  # also what the user's parts raise
             self._context.log(
                 logging.WARNING,
@@ -197,15 +212,21 @@ class Execution:
                 self.script.label,
                 error,
             )
-            return error if isinstance(error, OSError) else None
-        finally:
-            launch.release()
-        return None
+            return None, error if isinstance(error, OSError) else None
+
+    def _deliver(self, launch: Launch, core: Supervised | None) -> None:
+        if core is not None:
+            core.finish(self._limits.signals.check)
+            core.close()
+        launch.release()
 
     def _skip(self, launch: Launch, reason: str, blamed: bool) -> None:
         self._context.ended.start()
-        self._note(launch, f"not started: {reason}", self._context.options.flush_timeout)
-        self.set_unstarted(RunStatus.SKIPPED, reason)
+        flush = self._context.options.flush_timeout
+        core, error = self._note(launch, f"not started: {reason}", flush)
+        self._deliver(launch, core)
+        path = self._context.places[self.script.id].log_path
+        self.set_unstarted(RunStatus.SKIPPED, reason, log_path=path, log_error=error)
 
     def _which(self) -> str:
         return f"attempt {self.attempt} of {self.script.retries + 1}"
@@ -257,7 +278,7 @@ class Execution:
     def _plan_retry(self, started: Started, status: RunStatus, reason: str) -> bool:
         """Decide whether there is another attempt, and tell the script's log."""
         delay = delay_before_next(self.script, self.attempt, status, random.random())
-        if delay is None or self._limits.over() is not None:
+        if delay is None or self.cancelled or self._limits.over() is not None:
             return False
         self.retry_at = time.monotonic() + delay
         text = f"{self._which()}: {reason}; the next one follows in {delay:.3g} s"

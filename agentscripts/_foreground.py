@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from rich.text import Text
@@ -37,6 +37,9 @@ from agentscripts._summary import summarize
 from agentscripts._text import escape
 from agentscripts.errors import RunnerClosedError
 
+if TYPE_CHECKING:
+    from agentscripts._report import Report
+
 __all__ = ["Wishes", "run_in_foreground"]
 
 _FAILED: Final = 1
@@ -52,6 +55,7 @@ class Wishes:
     timeout: seconds for these scripts together.
     cron: whether to go on with the schedules until a signal.
     metrics: where to serve the page for Prometheus.
+    report: the directory for the results and their timeline.
     plain: lines also where there could be a live view. quiet: failures only.
     json: results on standard output, a line each, and all else on standard error.
     """
@@ -60,6 +64,7 @@ class Wishes:
     timeout: float | None = None
     cron: bool = False
     metrics: Address | None = None
+    report: Path | None = None
     plain: bool = False
     quiet: bool = False
     json: bool = False
@@ -79,6 +84,7 @@ class _Foreground:
         self._manifest = manifest
         self._wishes = wishes
         self._labels = manifest.labels
+        self._report: Report | None = None
         self._cancel = CancelToken()
         self._hurry = CancelToken()
         self._asked = CancelToken()
@@ -96,13 +102,30 @@ class _Foreground:
     def run(self) -> int:
         with self._signals, contextlib.suppress(KeyboardInterrupt):
             try:
-                if not self._run_with_metrics():
+                if not self._run_with_report():
                     return _FAILED
             except OSError as error:  # the directories cannot be made
                 self._say(f"agentscripts: cannot start: {escape(str(error))}\n")
                 return _FAILED
             self._summarize()
         return self._exit_status()
+
+    def _run_with_report(self) -> bool:
+        directory = self._wishes.report
+        if directory is None:
+            return self._run_with_metrics()
+        from agentscripts._report import TIMELINE, Report
+
+        self._report = Report(directory, str(self._path), self._say_report_failed)
+        try:
+            return self._run_with_metrics()
+        finally:
+            self._report.close()
+            if self._report.error is None:
+                self._inform(f"agentscripts: timeline in {escape(str(directory / TIMELINE))}\n")
+
+    def _say_report_failed(self, error: OSError) -> None:
+        self._say(f"agentscripts: cannot write the report: {escape(str(error))}\n")
 
     def _run_with_metrics(self) -> bool:
         """Return whether the page could be served."""
@@ -167,6 +190,8 @@ class _Foreground:
     def _note(self, result: RunResult) -> None:
         if self._wishes.json:
             self._stdout.write(json.dumps(result.as_dict(), ensure_ascii=False) + "\n")
+        if self._report is not None:
+            self._report.add(result)
         # Those of schedules would grow without end; their failures are warnings of the library.
         if result.stage is not Stage.CRON:
             self._results.append(result)
@@ -233,6 +258,8 @@ class _Foreground:
             if error.errno == errno.EPIPE:
                 return _SIGNALLED + signal.SIGPIPE
             self._stderr.write(f"agentscripts: cannot write the output: {error.strerror}\n")
+            return _FAILED
+        if self._report is not None and self._report.error is not None:
             return _FAILED
         return 0 if all(result.ok for result in self._results) else _FAILED
 

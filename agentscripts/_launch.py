@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -99,10 +100,12 @@ class Launch:
         run_id: str,
         limits: CallLimits,
         scheduled_at: datetime | None,
+        turn: threading.Lock,
         *,
         begun: bool = False,
     ) -> None:
         self._context = context
+        self._turn = turn  # of the logger, which what is left of an attempt before may still hold
         self._script = script
         self._run_id = run_id
         self._limits = limits
@@ -158,8 +161,8 @@ class Launch:
         )
         return Started(core, process, log, began, began_at, limit)
 
-    def note(self, text: str, flush: float | None, between: Callable[[], None]) -> None:
-        """Tell the log file and the logger a line, without a process.
+    def note(self, text: str, flush: float | None) -> Supervised:
+        """Tell the log file and the logger a line, without a process; return what delivers it.
 
         flush: how many seconds the logger may take.
 
@@ -167,11 +170,8 @@ class Launch:
         """
         log = self._open_log()
         core = self._make_core(flush)
-        try:
-            core.note(log, text)
-            core.finish(between)
-        finally:
-            core.close()
+        core.note(log, text)
+        return core
 
     def _open_log(self) -> LogFile:
         options = self._context.options
@@ -195,7 +195,9 @@ class Launch:
         logger = options.get_script_logger(self._script.log_source_id)
         pool = None
         if logger is not DISCARD:
-            self._key = delivery.attach(logger, self._script.log_source_id, self._script.label)
+            self._key = delivery.attach(
+                logger, self._script.log_source_id, self._script.label, self._turn
+            )
             pool = delivery.pool
         return Supervised(pool, self._key or 0, options.max_line, options.stall_timeout, flush)
 

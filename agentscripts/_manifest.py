@@ -14,13 +14,14 @@ from uuid import UUID
 from pydantic import BaseModel, ValidationError
 
 from agentscripts._crontab import parse_schedules
+from agentscripts._files import check_rotation
 from agentscripts._mistakes import hint, place_text, problem_text, shown
 from agentscripts._model import Script
 from agentscripts._options import Options
 from agentscripts._places import Place, json_lines, line_of, toml_lines
 from agentscripts._tables import AgentScript, AgentScripts, ManifestTable, ScriptTable
 from agentscripts._validation import script_problems
-from agentscripts.errors import InvalidScheduleError
+from agentscripts.errors import InvalidScheduleError, InvalidScriptError
 
 __all__ = ["Manifest", "ManifestError", "load_manifest", "parse_manifest"]
 
@@ -144,6 +145,7 @@ def parse_manifest(text: str, path: Path) -> Manifest:
     options = tables.options.given()
     for index, error in script_problems(scripts):
         told.append(_told(("script", index, error.field), error.args[2], data))
+    told += _rotation_problems(scripts, Options(**options), data)
     if not {("options", "timezone"), ("options", "cron_syntax")} & wrong:
         told += _schedule_problems(scripts, Options(**options), data)
     if told:
@@ -219,6 +221,18 @@ def _without(data: Mapping[str, Any], wrong: Iterable[Place]) -> dict[str, Any]:
     for table in left["script"] if isinstance(left.get("script"), list) else ():
         table.setdefault("script", "true")
     return left
+
+
+def _rotation_problems(
+    scripts: Sequence[Script], options: Options, data: Mapping[str, Any]
+) -> Iterator[tuple[Place, str]]:
+    if options.max_log_bytes is None:
+        return
+    try:
+        check_rotation(scripts, options.log_dir, options.log_backups)
+    except InvalidScriptError as error:
+        index = [script.label for script in scripts].index(error.script)
+        yield _told(("script", index, error.field), error.args[2], data)
 
 
 def _schedule_problems(

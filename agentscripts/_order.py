@@ -45,8 +45,8 @@ class _Node(Generic[Key, Call]):
         self.call = call
         self.name = script.name
         self.settled = False  # it is skipped, or has ended
-        self.left: dict[str, int] = {}  # how many runs it waits for, by their name
-        self.dependents: list[tuple[_Node[Key, Call], Requires]] = []
+        self.awaits: dict[_Node[Key, Call], Requires] = {}  # what it waits for
+        self.dependents: dict[_Node[Key, Call], None] = {}  # what waits for it
 
 
 class Order(Generic[Key, Call]):
@@ -86,15 +86,15 @@ class Order(Generic[Key, Call]):
                     assert found is not None
                     awaited = inside.get(one.on) or (() if alone else self._running[one.on])
                     for dependency in awaited:
-                        found.left[one.on] = found.left.get(one.on, 0) + 1
-                        dependency.dependents.append((found, one.requires))
+                        found.awaits[dependency] = one.requires
+                        dependency.dependents[found] = None
                     if not awaited and not alone:
                         reason = reason or self._failed_before(one)
                         if one.on not in self._last:
                             warnings.append(_never_ran(script, one))
                 if reason:
                     verdicts.append(Verdict(run, call, reason, blamed=True))
-                elif found is None or not found.left:
+                elif found is None or not found.awaits:
                     verdicts.append(Verdict(run, call))
             self._nodes.update(nodes)
             for node in nodes.values():
@@ -108,9 +108,7 @@ class Order(Generic[Key, Call]):
         verdicts: list[Verdict[Key, Call]] = []
         with self._lock:
             node = self._nodes.pop(run, None)
-            if node is not None and node.settled:
-                self._last[node.name] = status
-            elif node is not None:
+            if node is not None and not node.settled:
                 self._settle(node, status, verdicts)
         return verdicts
 
@@ -118,7 +116,7 @@ class Order(Generic[Key, Call]):
         """Return the names of the scripts that a run waits for."""
         with self._lock:
             node = self._nodes.get(run)
-            return tuple(node.left) if node and not node.settled else ()
+            return tuple(dict.fromkeys(one.name for one in node.awaits)) if node else ()
 
     def _failed_before(self, one: Dependency) -> str:
         last = self._last.get(one.on, RunStatus.SUCCEEDED)
@@ -134,20 +132,22 @@ class Order(Generic[Key, Call]):
             node, status = ended.popleft()
             self._last[node.name] = status
             self._running[node.name].discard(node)
-            for dependent, requires in node.dependents:
+            for dependency in node.awaits:  # it may run for days: it must not keep this one
+                dependency.dependents.pop(node, None)
+            node.awaits.clear()
+            for dependent in node.dependents:
+                requires = dependent.awaits.pop(node)
                 if dependent.settled:
                     continue
-                dependent.left[node.name] -= 1
-                if not dependent.left[node.name]:
-                    del dependent.left[node.name]
                 reason = _reason(node.name, status) if requires is Requires.SUCCESS else ""
                 if reason:
                     blamed = node.call is not dependent.call
                     verdicts.append(Verdict(dependent.run, dependent.call, reason, blamed))
                     dependent.settled = True
                     ended.append((dependent, RunStatus.SKIPPED))
-                elif not dependent.left:
+                elif not dependent.awaits:
                     verdicts.append(Verdict(dependent.run, dependent.call))
+            node.dependents.clear()
 
 
 def _reason(name: str, status: RunStatus) -> str:

@@ -24,7 +24,8 @@ def delay_before_next(
     """
     if attempt > script.retries or status not in (RunStatus.FAILED, RunStatus.TIMED_OUT):
         return None
-    delay = min(_LONGEST, math.ldexp(script.retry_delay, min(attempt - 1, _DOUBLINGS)))
+    first = min(_LONGEST, script.retry_delay)  # before it is doubled: a float has an end
+    delay = min(_LONGEST, math.ldexp(first, min(attempt - 1, _DOUBLINGS)))
     return delay * (1 - chance / 2)
 
 
@@ -37,4 +38,5 @@ def added_up(before: RunResult, last: RunResult) -> RunResult:
         lines=before.lines + last.lines,
         lines_dropped=before.lines_dropped + last.lines_dropped,
         log_error=before.log_error or last.log_error,
+        survivors=before.survivors + last.survivors,
     )

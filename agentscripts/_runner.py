@@ -18,6 +18,7 @@ from agentscripts._cronruns import CronRuns
 from agentscripts._crontab import parse_schedules, schedule_warnings
 from agentscripts._dispatch import Dispatch, Slots
 from agentscripts._execution import Execution
+from agentscripts._files import check_rotation
 from agentscripts._launch import CallLimits
 from agentscripts._lifecycle import OwnThreads, WaitGroup
 from agentscripts._metrics import NoMetrics, metrics_of
@@ -104,6 +105,8 @@ class Runner:
         """
         checked = validate_scripts(scripts)
         schedules = parse_schedules(checked, self._options)
+        if self._options.max_log_bytes is not None:
+            check_rotation(checked, self._options.log_dir, self._options.log_backups)
         with self._shutdown.held_off():
             self._check_new()
         self._options.filesystem.make_dirs(self.script_bin_dir, 0o700)

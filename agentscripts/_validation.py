@@ -146,8 +146,10 @@ def _used_twice(scripts: Sequence[Script]) -> Iterator[tuple[int, InvalidScriptE
 
 def _circles(scripts: Sequence[Script]) -> Iterator[tuple[int, InvalidDependencyError]]:
     """Yield them one by one: each is opened before the next one is looked for."""
-    positions = {script.label: position for position, script in enumerate(scripts)}
-    graph = {script.label: {one.on for one in script.depends_on} for script in scripts}
+    # Nothing depends on a nameless script.
+    named = [(position, script) for position, script in enumerate(scripts) if script.name]
+    positions = {script.name: position for position, script in named}
+    graph = {script.name: {one.on for one in script.depends_on} for _, script in named}
     while True:
         try:
             return graphlib.TopologicalSorter(graph).prepare()

@@ -38,6 +38,18 @@ size_t as_lines_count(const char *p, size_t n);
 as_cut as_lines_cut(const char *p, size_t n, size_t max_line, uint32_t max_lines, bool final);
 size_t as_lines_drop_cr(char *p, size_t n, bool newline_follows);
 
+/* ---- pace.c: how many lines a logger gets at once ---- */
+
+typedef struct {
+    uint32_t limit; /* of the next batch */
+    uint32_t lines; /* in the last one; 0: there was none */
+    uint64_t took;
+    bool per_send; /* a send takes about as long whatever it holds */
+} as_pace;
+
+/* A batch of so many lines, at least one, took the logger so long. */
+void as_pace_note(as_pace *pace, uint32_t lines, int64_t took, int64_t stall_timeout);
+
 /* ---- tail.c: the last lines, for results and snapshots ---- */
 
 #define AS_TAIL_LINES 20
@@ -133,7 +145,7 @@ typedef struct as_queue {
     bool delivered;      /* flushed */
     bool abandoned;      /* no progress for flush_timeout */
     int64_t progress_at; /* monotonic: a send returned, or the first lines came */
-    uint32_t limit;      /* lines in the next batch */
+    as_pace pace;
     int64_t lines, dropped;
 } as_queue;
 

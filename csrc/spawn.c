@@ -21,6 +21,12 @@
 /* A sanitizer would take the child's stack for a part of the parent's frame. */
 #define CHILD __attribute__((no_sanitize("address", "thread", "undefined")))
 
+#ifdef __SANITIZE_THREAD__
+/* Its clone takes the child for a fork's, and leaves the parent's thread in a state of ignoring all. */
+int __clone(int (*function)(void *), void *stack, int flags, void *argument, ...);
+#define clone __clone
+#endif
+
 enum {
     STACK = 16 * 1024,
     LISTING = 1024,

@@ -63,8 +63,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_runner",),
     ("__init__",),
     ("_console", "_metricspage", "_places", "_summary"),
-    ("_follow", "_interrupts", "_live", "_reminder", "_rows", "_tables"),
-    ("_mistakes",),
+    ("_follow", "_interrupts", "_live", "_reminder", "_rows", "_tables", "_timeline"),
+    ("_mistakes", "_report"),
     ("_manifest",),
     ("_foreground", "_parameters"),
     ("_commands",),
@@ -107,7 +107,8 @@ ONLY = {
     "croniter": {"_cron"},
     "prometheus_client": {"_foreground", "_metrics", "_metricspage", "_runner"},
     "click": {"cli", "_commands", "_parameters"},
-    "pydantic": {"_manifest", "_mistakes", "_tables"},
+    "jinja2": {"_timeline"},
+    "pydantic": {"_manifest", "_mistakes", "_tables", "_timeline"},
     "rich": {"_foreground", "_live", "_rows", "_summary"},
 }
 

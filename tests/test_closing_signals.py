@@ -308,6 +308,30 @@ runner.close()
 
 
 @slow
+def test_forked_child_that_is_ended_at_once(tmp_path: Path) -> None:
+    """S2, signals: no signal is lost on a child that has only just been forked."""
+    program = f"""
+runner = make({_STOP})
+runner.close_on_signals()
+ends = set()
+for _ in range(20):
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(writer)
+        os.read(reader, 1)
+        os._exit(1)
+    os.kill(child, signal.SIGTERM)
+    os.close(writer)  # a child that has lost it goes on
+    ends.add(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    os.close(reader)
+say(ends, signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+runner.close()
+"""
+    assert run_host(tmp_path, program) == ["{-15} set()"]
+
+
+@slow
 def test_process_1(tmp_path: Path) -> None:
     """Signals: process 1, which no signal of its own kills, ends with 128 and the number."""
     program = """

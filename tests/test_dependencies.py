@@ -12,6 +12,7 @@ from conftest import MakeRunner
 from support import Background, Lines, eventually
 
 import agentscripts._dispatch
+import agentscripts._execution
 from agentscripts import (
     CancelToken,
     Dependency,
@@ -27,6 +28,7 @@ from agentscripts import (
     ShellCommandFactory,
     Stage,
 )
+from agentscripts._dispatch import Dispatch
 from agentscripts._execution import Execution
 
 OK, SKIPPED, CANCELLED = RunStatus.SUCCEEDED, RunStatus.SKIPPED, RunStatus.CANCELLED
@@ -106,8 +108,8 @@ def test_skipped(
     assert isinstance(b.error, ScriptNotStartedError)
     assert str(b.error) == 'run agent script "b": dependency "a" failed'
     said = 'agentscripts: not started: dependency "a" failed'
-    log = tmp_path / "logs" / f"coder-script-{b.script.log_source_id}.log"
-    assert log.read_text() == f"{said}\n"
+    assert b.log_path == tmp_path / "logs" / f"coder-script-{b.script.log_source_id}.log"
+    assert b.log_path.read_text() == f"{said}\n"
     (batch,) = [one for one in lines.batches if said in one.lines]
     assert batch.level is LogLevel.WARN
     assert batch.log_source_id == b.script.log_source_id
@@ -377,3 +379,126 @@ def test_schedules_wait_too(make_runner: MakeRunner) -> None:
     assert reported.wait(30)
     (first,) = [one for one in done if one.stage is Stage.CRON][:1]
     assert (first.status, first.reason) == (SKIPPED, 'dependency "a" failed')
+
+
+def test_a_reminder_holds_up_nothing(
+    make_runner: MakeRunner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """D4: D1: a script starts while its logger is still busy with a reminder."""
+    monkeypatch.setattr(agentscripts._dispatch, "_REMIND", 0.05)
+    monkeypatch.setattr(agentscripts._execution, "_REMINDER", 60.0)
+    go = threading.Event()
+    started: list[bool] = []
+
+    def on_send(batch: LogBatch) -> None:
+        if "waits for" in batch.lines[0]:
+            go.set()
+            started.append(bool(eventually((tmp_path / "b").exists)))
+
+    runner = make_runner(
+        script("a", "true"),
+        script("b", f"touch {tmp_path}/b", "a"),
+        command_factory=_Blocking(go),
+        get_script_logger=lambda _: Lines(on_send),
+    )
+    assert set(statuses(Background(runner.execute).result(60)).values()) == {OK}
+    assert started == [True]
+
+
+def test_skips_hold_up_nothing(make_runner: MakeRunner, tmp_path: Path) -> None:
+    """D1: however many skips the logger is busy with, the others start."""
+    go = threading.Event()
+    most = 4 * (os.cpu_count() or 1)
+
+    def on_send(batch: LogBatch) -> None:
+        if "not started" in batch.lines[0]:
+            go.wait()
+
+    runner = make_runner(
+        script("a", "exit 1"),
+        *(script(f"s{number}", "true", "a") for number in range(most)),
+        anyhow("z", f"touch {tmp_path}/z", "a"),
+        get_script_logger=lambda _: Lines(on_send),
+        flush_timeout=None,
+    )
+    gate, permits = runner._context.gate, os.cpu_count() or 1  # type: ignore[union-attr]
+
+    def all_free() -> bool:
+        taken = [gate.acquire(0) for _ in range(permits)]
+        for _ in filter(None, taken):
+            gate.release()
+        return all(taken)
+
+    call = Background(lambda: runner.execute(check=False))
+    try:
+        eventually((tmp_path / "z").exists)
+        eventually(all_free)
+    finally:
+        go.set()
+    call.result()
+
+
+def test_close_starts_nothing_in_other_calls(
+    make_runner: MakeRunner, lines: Lines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """K1: also where a dependency is gone before the cancel has reached the calls that wait."""
+    usual = Execution.cancel
+
+    def cancel(self: Execution, *, kill: bool = False) -> None:
+        usual(self, kill=kill)
+        if self.script.name == "a":
+            eventually(lambda: self.result is not None)
+
+    monkeypatch.setattr(Execution, "cancel", cancel)
+    runner = make_runner(
+        script("a", "echo up; exec sleep 60"),
+        script("b", "true", "a"),
+        anyhow("c", f"touch {tmp_path}/c", "a"),
+    )
+    first = Background(lambda: runner.execute(named("a"), check=False))
+    lines.wait_for("up")
+    others = [Background(lambda: runner.execute(named("b", "c"), check=False)) for _ in range(6)]
+    eventually(lambda: len(runner.runs()) == 13)
+    runner.close(timeout=0)
+    assert statuses(first.result()) == {"a": CANCELLED}
+    for call in others:
+        assert statuses(call.result()) == {"b": CANCELLED, "c": CANCELLED}
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_dependency_ends_after_the_deadline(
+    make_runner: MakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """K1: those that waited at the call's deadline are cancelled, also where the script that they
+    waited for is gone before the call's thread has looked."""
+    usual = Dispatch._wait
+
+    def wait(self: Dispatch) -> None:
+        usual(self)
+        eventually(lambda: any(one.result for one in self.executions))
+
+    monkeypatch.setattr(Dispatch, "_wait", wait)
+    runner = make_runner(
+        script("a", "exec sleep 60"), script("b", "true", "a"), anyhow("c", "true", "a")
+    )
+    results = runner.execute(timeout=0.5, check=False)
+    assert statuses(results) == {"a": RunStatus.TIMED_OUT, "b": CANCELLED, "c": CANCELLED}
+
+
+def test_a_reminder_that_comes_too_late(
+    make_runner: MakeRunner, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """D4: a run that waits no longer when its reminder has its log says nothing."""
+    monkeypatch.setattr(agentscripts._dispatch, "_REMIND", 0.05)
+    go = threading.Event()
+
+    def no_longer(self: Dispatch, execution: Execution) -> str:
+        go.set()
+        return ""
+
+    monkeypatch.setattr(Dispatch, "_reminder_of", no_longer)
+    runner = make_runner(
+        script("a", "true"), script("b", "echo b", "a"), command_factory=_Blocking(go)
+    )
+    runner.execute()
+    assert lines.lines == ["b"]

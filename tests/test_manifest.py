@@ -407,6 +407,19 @@ def test_secrets_are_not_quoted(field: str) -> None:
     assert "1973" not in problem
 
 
+def test_logs_that_rotate_onto_one_another() -> None:
+    """L4: that one log would overwrite another one is a mistake of the manifest."""
+    scripts = "".join(
+        f"[[script]]\nname = '{path}'\nscript = 'true'\nlog_path = '{path}'\n"
+        for path in ("a.log", "a.log.1")
+    )
+    (problem,) = problems(f"[options]\nmax_log_bytes = 1000\n{scripts}")
+    assert problem.startswith(
+        """script[2] "a.log.1" log_path: is 'a.log.1', where the log of script 'a.log'"""
+    )
+    assert len(parse(scripts).scripts) == 2
+
+
 def test_long_values_are_cut() -> None:
     """A message stays a line."""
     (problem,) = problems(f'[[script]]\nscript = "true"\ntimeout = "{"x" * 500}"')

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 
 from agentscripts import Dependency, Requires, RunStatus, Script
@@ -174,3 +177,44 @@ def test_long_chain_of_skips() -> None:
     runs = Runs(*chain)
     assert runs.begin(1, *map(str, range(count))) == ["01"]
     assert len(runs.end("01", RunStatus.FAILED)) == count - 1
+
+
+class _Call:
+    """A call that can be seen to be gone."""
+
+
+def test_a_long_run_keeps_nothing() -> None:
+    """D2: the calls that ended while they waited for a run are forgotten before it ends."""
+    a, b, c = script("a"), script("b", "a"), script("c", "b")
+    order: Order[str, _Call] = Order([a, b, c])
+    order.begin(_Call(), [("a", a)], alone=False)
+    calls = []
+    for number in range(3):
+        call = _Call()
+        calls.append(weakref.ref(call))
+        order.begin(call, [(f"b{number}", b), (f"c{number}", c)], alone=False)
+        order.end(f"b{number}", RunStatus.CANCELLED)
+        order.end(f"c{number}", RunStatus.SKIPPED)
+        del call
+    gc.collect()
+    assert [one() for one in calls] == [None] * 3
+    assert [one.run for one in order.end("a", RunStatus.SUCCEEDED)] == []
+
+
+def test_a_skip_that_is_told_late() -> None:
+    """D2: a skip counts from when it was decided; a result that came since is the last one."""
+    runs = Runs(script("a"), script("b", "a"), script("c", "b"))
+    runs.begin(1, "a", "b")
+    runs.end("a1", RunStatus.FAILED)
+    runs.begin(2, "a", "b")
+    runs.end("a2")
+    runs.end("b2")
+    runs.end("b1", RunStatus.SKIPPED)
+    assert runs.begin(3, "c") == ["c3"]
+
+
+def test_two_skips_meet() -> None:
+    """D1: a script that two skipped ones lead to is skipped once."""
+    runs = Runs(script("a"), script("b", "a"), script("c", "a"), script("d", "b", "c"))
+    runs.begin(1, "a", "b", "c", "d")
+    assert [one.partition(":")[0] for one in runs.end("a1", RunStatus.FAILED)] == ["b1", "c1", "d1"]

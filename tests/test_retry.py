@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+import threading
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,8 +13,17 @@ import pytest
 from conftest import MakeRunner
 from support import Background, Lines, eventually
 
-from agentscripts import CancelToken, Dependency, RunResult, RunState, RunStatus, Script
-from agentscripts._retry import delay_before_next
+from agentscripts import (
+    CancelToken,
+    Dependency,
+    LogBatch,
+    RunResult,
+    RunState,
+    RunStatus,
+    Script,
+    Stage,
+)
+from agentscripts._retry import added_up, delay_before_next
 
 RETRIED = Script(script="true", retries=100, retry_delay=0.5)
 
@@ -21,6 +33,16 @@ def test_delays_double() -> None:
     delays = [delay_before_next(RETRIED, n, RunStatus.FAILED, 0.0) for n in range(1, 101)]
     assert delays[:8] == [0.5, 1, 2, 4, 8, 16, 32, 60]
     assert set(delays[8:]) == {60}
+
+
+def test_delays_have_a_limit() -> None:
+    """Retry: 60 s at most whatever the first delay is, and however many attempts there were."""
+    for first in (1e308, 60.0, 1e-300):
+        script = Script(script="true", retries=10**9, retry_delay=first)
+        for attempt in (1, 2, 100, 10**9):
+            delay = delay_before_next(script, attempt, RunStatus.FAILED, 0.0)
+            assert delay is not None
+            assert delay <= 60
 
 
 def test_delays_spread() -> None:
@@ -157,5 +179,76 @@ def test_the_delay_holds_no_slot(make_runner: MakeRunner, lines: Lines) -> None:
     runner = make_runner(failing, Script(script="echo other", name="other"), max_parallel=1)
     call = Background(lambda: runner.execute(check=False))
     lines.wait_for("other")
+    eventually(lambda: "other" not in {one.script.name for one in runner.runs()})
     runner.close(timeout=0)
     assert [one.status for one in call.result()] == [RunStatus.CANCELLED, RunStatus.SUCCEEDED]
+
+
+def test_cancelled_while_lines_are_delivered(make_runner: MakeRunner, tmp_path: Path) -> None:
+    """Retry: K1: a cancel that comes between an attempt's end and the wait for the next one ends
+    the run, also where another run has the only slot by then."""
+    entered, go, other = threading.Event(), threading.Event(), threading.Event()
+
+    def on_send(batch: LogBatch) -> None:
+        if batch.lines == ["failing"]:
+            entered.set()
+            assert go.wait(30)
+        elif batch.lines == ["other"]:
+            other.set()
+
+    failing = Script(script="echo failing; exit 1", name="failing", retries=9, retry_delay=0)
+    runner = make_runner(
+        failing,
+        Script(script="echo other; exec sleep 60", name="other"),
+        max_parallel=1,
+        get_script_logger=lambda _: Lines(on_send),
+    )
+    first = Background(lambda: runner.execute(lambda one: one.name == "failing", check=False))
+    assert entered.wait(30)
+    second = Background(lambda: runner.execute(lambda one: one.name == "other", check=False))
+    assert other.wait(30)
+    assert runner.cancel(next(one.run_id for one in runner.runs() if one.script == failing))
+    go.set()
+    (result,) = first.result()
+    assert (result.status, result.attempts) == (RunStatus.CANCELLED, 1)
+    runner.close(timeout=0)
+    second.result()
+
+
+def test_one_send_at_a_time(make_runner: MakeRunner) -> None:
+    """Retry: L7: also where the logger is still busy with an attempt that was given up."""
+    lock, go, overlaps = threading.Lock(), threading.Event(), []
+
+    def on_send(batch: LogBatch) -> None:
+        overlaps.append(not lock.acquire(blocking=False))
+        go.wait(30)
+        if not overlaps[-1]:
+            lock.release()
+
+    runner = make_runner(
+        Script(script="echo x; exit 1", retries=3, retry_delay=0),
+        get_script_logger=lambda _: Lines(on_send),
+        flush_timeout=0.05,
+    )
+    (result,) = runner.execute(check=False)
+    go.set()
+    runner.close()
+    assert result.attempts == 4
+    assert overlaps == [False]
+
+
+def test_survivors_of_all_attempts() -> None:
+    """Retry: K4: what survived an earlier attempt is named in the run's result, too."""
+    now = datetime.now(UTC)
+    one = RunResult(
+        run_id="",
+        script=RETRIED,
+        stage=Stage.MANUAL,
+        status=RunStatus.TIMED_OUT,
+        started_at=now,
+        ended_at=now,
+        duration=1.0,
+        survivors=(7,),
+    )
+    both = added_up(one, dataclasses.replace(one, survivors=(8,)))
+    assert (both.survivors, both.attempts) == ((7, 8), 2)

@@ -190,3 +190,11 @@ def test_a_long_chain_is_fine() -> None:
     """D1: the check for circles needs no recursion."""
     chain = [depending("0"), *(depending(str(n), str(n - 1)) for n in range(1, 5000))]
     assert validate_scripts(chain) == tuple(chain)
+
+
+def test_a_name_that_looks_like_an_id() -> None:
+    """D1: a circle is found also where a nameless script's id is a name in it."""
+    nameless = Script(script="true")
+    name = str(nameless.id)
+    with pytest.raises(InvalidDependencyError):
+        validate_scripts([depending(name, name), nameless])
