@@ -6,14 +6,17 @@ import io
 import logging
 import os
 import select
+import signal
 import threading
 from collections.abc import Iterator
+from types import FrameType
 from uuid import UUID
 
 import pytest
+from support import eventually
 
 from agentscripts._cancel import CancelToken
-from agentscripts._console import LineLogger, Output, OutputHandler
+from agentscripts._console import LineLogger, Output, OutputHandler, join_whatever_comes
 from agentscripts._logs import LogBatch, LogLevel
 from agentscripts._text import escape
 
@@ -149,3 +152,39 @@ def test_closed_stream_takes_nothing() -> None:
     output.write("a")
     output.write_now("b")
     assert output.error is None
+
+
+def test_join_ends_before_a_signal_is_raised() -> None:
+    """R8: a signal ends no wait for a thread half-way; it is raised when the thread has ended."""
+    handled: list[int] = []
+    may_end = threading.Event()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        handled.append(number)
+        raise KeyboardInterrupt
+
+    def interrupt() -> None:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        eventually(lambda: handled)
+        may_end.set()
+
+    old = signal.signal(signal.SIGUSR1, handle)
+    threads = [threading.Thread(target=may_end.wait), threading.Thread(target=interrupt)]
+    try:
+        threads[0].start()
+        with pytest.raises(KeyboardInterrupt):
+            _start_and_join(threads)
+    finally:
+        signal.signal(signal.SIGUSR1, old)
+    assert not threads[0].is_alive()
+    threads[1].join()
+
+
+def _start_and_join(threads: list[threading.Thread]) -> None:
+    waiting, interrupting = threads
+    try:
+        interrupting.start()
+    except KeyboardInterrupt:  # it was quick
+        join_whatever_comes(waiting)
+        raise
+    join_whatever_comes(waiting)
