@@ -8,6 +8,7 @@ import os
 import select
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType
 from uuid import UUID
@@ -166,6 +167,7 @@ def test_join_ends_before_a_signal_is_raised() -> None:
     def interrupt() -> None:
         os.kill(os.getpid(), signal.SIGUSR1)
         eventually(lambda: handled)
+        time.sleep(0.2)  # for a join that the signal ends to be seen
         may_end.set()
 
     old = signal.signal(signal.SIGUSR1, handle)
