@@ -7,8 +7,10 @@ import logging
 import os
 import select
 import signal
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from types import FrameType
 from uuid import UUID
@@ -164,29 +166,28 @@ def test_join_ends_before_a_signal_is_raised() -> None:
         handled.append(number)
         raise KeyboardInterrupt
 
+    def main_joins() -> bool:
+        frame = sys._current_frames()[threading.main_thread().ident or 0]
+        return "join_whatever_comes" in [one.name for one in traceback.extract_stack(frame)]
+
     def interrupt() -> None:
+        eventually(main_joins)
         os.kill(os.getpid(), signal.SIGUSR1)
         eventually(lambda: handled)
         time.sleep(0.2)  # for a join that the signal ends to be seen
         may_end.set()
 
     old = signal.signal(signal.SIGUSR1, handle)
-    threads = [threading.Thread(target=may_end.wait), threading.Thread(target=interrupt)]
+    waiting, interrupting = (
+        threading.Thread(target=may_end.wait),
+        threading.Thread(target=interrupt),
+    )
     try:
-        threads[0].start()
-        with pytest.raises(KeyboardInterrupt):
-            _start_and_join(threads)
-    finally:
-        signal.signal(signal.SIGUSR1, old)
-    assert not threads[0].is_alive()
-    threads[1].join()
-
-
-def _start_and_join(threads: list[threading.Thread]) -> None:
-    waiting, interrupting = threads
-    try:
+        waiting.start()
         interrupting.start()
-    except KeyboardInterrupt:  # it was quick
-        join_whatever_comes(waiting)
-        raise
-    join_whatever_comes(waiting)
+        with pytest.raises(KeyboardInterrupt):
+            join_whatever_comes(waiting)
+        assert not waiting.is_alive()
+    finally:
+        interrupting.join()
+        signal.signal(signal.SIGUSR1, old)
