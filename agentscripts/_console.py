@@ -13,7 +13,7 @@ from agentscripts._cancel import CancelToken
 from agentscripts._logs import LogBatch
 from agentscripts._text import escape
 
-__all__ = ["LineLogger", "Output", "OutputHandler", "join_whatever_comes"]
+__all__ = ["JoinedThread", "LineLogger", "Output", "OutputHandler"]
 
 
 class Output:
@@ -114,16 +114,33 @@ class OutputHandler(logging.Handler):
         self._write(f"agentscripts: {escape(self.format(record))}\n")
 
 
-def join_whatever_comes(thread: threading.Thread) -> None:
-    """Wait for a thread that ends by itself; raise a signal's ``KeyboardInterrupt`` only then.
+class JoinedThread(threading.Thread):
+    """A daemon whose end is waited for whatever comes; it ends by itself.
 
-    The second signal ends the thread's wait for a terminal that is stopped.
+    Its ``join`` raises a signal's ``KeyboardInterrupt`` only then. (That of Python 3.11 forgets
+    the thread when a signal interrupts it.)
     """
-    interrupt: KeyboardInterrupt | None = None
-    while thread.is_alive():
+
+    def __init__(self, target: Callable[[], object], name: str) -> None:
+        super().__init__(name=name, daemon=True)
+        self._call = target
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        """Call the target."""
         try:
-            thread.join()
-        except KeyboardInterrupt as error:
-            interrupt = error
-    if interrupt is not None:
-        raise interrupt
+            self._call()
+        finally:
+            self._ended.set()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for the end, without a limit: the second signal ends what the thread waits for."""
+        interrupt: KeyboardInterrupt | None = None
+        while not self._ended.is_set():
+            try:
+                self._ended.wait()
+            except KeyboardInterrupt as error:
+                interrupt = error
+        super().join()
+        if interrupt is not None:
+            raise interrupt

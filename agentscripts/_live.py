@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from agentscripts._cancel import CancelToken
-from agentscripts._console import Output, join_whatever_comes
+from agentscripts._console import JoinedThread, Output
 
 __all__ = ["LiveOutput", "LiveView", "Painter", "is_wanted"]
 
@@ -151,7 +151,7 @@ class LiveView:
         self._painter = painter
         self._shown: tuple[list[Text], tuple[int, int]] | None = None
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="agentscripts-live", daemon=True)
+        self._thread = JoinedThread(self._run, "agentscripts-live")
 
     def __enter__(self) -> Self:
         self._output.hold()
@@ -165,7 +165,7 @@ class LiveView:
         traceback: TracebackType | None,
     ) -> None:
         self._over.set()
-        join_whatever_comes(self._thread)
+        self._thread.join()
         self._output.release()
 
     def _run(self) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import select
-import threading
 from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self
 
 from agentscripts._cancel import CancelToken
-from agentscripts._console import join_whatever_comes
+from agentscripts._console import JoinedThread
 from agentscripts._model import Run
 from agentscripts._text import escape
 
@@ -33,7 +32,7 @@ class Reminder:
         self._runs = runs
         self._say = say
         self._over = CancelToken()
-        self._thread = threading.Thread(target=self._run, name="agentscripts-reminder", daemon=True)
+        self._thread = JoinedThread(self._run, "agentscripts-reminder")
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -46,7 +45,7 @@ class Reminder:
         traceback: TracebackType | None,
     ) -> None:
         self._over.cancel()
-        join_whatever_comes(self._thread)
+        self._thread.join()
 
     def _run(self) -> None:
         poll = select.poll()

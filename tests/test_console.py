@@ -19,7 +19,7 @@ import pytest
 from support import eventually
 
 from agentscripts._cancel import CancelToken
-from agentscripts._console import LineLogger, Output, OutputHandler, join_whatever_comes
+from agentscripts._console import LineLogger, Output, OutputHandler
 from agentscripts._logs import LogBatch, LogLevel
 from agentscripts._text import escape
 
@@ -168,7 +168,7 @@ def test_join_ends_before_a_signal_is_raised() -> None:
 
     def main_joins() -> bool:
         frame = sys._current_frames()[threading.main_thread().ident or 0]
-        return "join_whatever_comes" in [one.name for one in traceback.extract_stack(frame)]
+        return "join" in [one.name for one in traceback.extract_stack(frame)]
 
     def interrupt() -> None:
         eventually(main_joins)
@@ -178,15 +178,14 @@ def test_join_ends_before_a_signal_is_raised() -> None:
         may_end.set()
 
     old = signal.signal(signal.SIGUSR1, handle)
-    waiting, interrupting = (
-        threading.Thread(target=may_end.wait),
-        threading.Thread(target=interrupt),
-    )
+    waiting = JoinedThread(may_end.wait, "waiting")
+    interrupting = threading.Thread(target=interrupt)
     try:
         waiting.start()
         interrupting.start()
         with pytest.raises(KeyboardInterrupt):
-            join_whatever_comes(waiting)
+            waiting.join()
+        assert may_end.is_set()
         assert not waiting.is_alive()
     finally:
         interrupting.join()
