@@ -19,7 +19,7 @@ import pytest
 from support import eventually
 
 from agentscripts._cancel import CancelToken
-from agentscripts._console import LineLogger, Output, OutputHandler
+from agentscripts._console import JoinedThread, LineLogger, Output, OutputHandler
 from agentscripts._logs import LogBatch, LogLevel
 from agentscripts._text import escape
 
