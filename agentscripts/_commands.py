@@ -6,41 +6,68 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
-from typing import Final, NoReturn, TextIO
+from typing import Final
 
 import click
 
-from agentscripts._cancel import CancelToken
-from agentscripts._console import Output
 from agentscripts._cron import CronSyntax, five_field_warning, parse
 from agentscripts._crontab import parse_schedules, schedule_warnings
-from agentscripts._foreground import run_in_foreground
-from agentscripts._manifest import Manifest, ManifestError, load_manifest
+from agentscripts._files import log_path_for
+from agentscripts._follow import print_log
+from agentscripts._foreground import Wishes, run_in_foreground
+from agentscripts._manifest import Manifest
 from agentscripts._metricspage import Address, parse_address
 from agentscripts._model import Stage
 from agentscripts._options import Options
+from agentscripts._parameters import (
+    LOG_DIR,
+    MANIFEST,
+    complete_names,
+    converted,
+    fail,
+    load,
+    option,
+    overrides,
+    parse_seconds,
+    say,
+)
 from agentscripts._preview import fire_text
 from agentscripts._schedule import fires_after
-from agentscripts._text import escape
 from agentscripts._version import __version__
 from agentscripts._zones import find_zone, local_zone
 
 __all__ = ["commands"]
 
-_MISTAKE: Final = 2
 _NEVER: Final = "never within the next five years"
 
-_MANIFEST: Final = click.argument("manifest", type=click.Path(path_type=Path))
+_RUN_EXAMPLES: Final = """\b
+Examples:
+  agentscripts run workspace.toml
+  agentscripts run workspace.toml --only build --timeout 5m
+  agentscripts run workspace.toml --stage stop
+  agentscripts run workspace.toml --json 2>run.log | jq .status
+  agentscripts run agent.json --cron --metrics 127.0.0.1:9100
+"""
+
+_LOGS_EXAMPLES: Final = """\b
+Examples:
+  agentscripts logs workspace.toml install
+  agentscripts logs workspace.toml -f serve
+"""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def commands() -> None:
-    """Run the shell scripts that a TOML manifest lists.
+    """Run the shell scripts that a manifest lists.
 
-    A manifest has a [[script]] table for each script, with the fields script (the text, required),
-    name, run_on_start, run_on_stop, cron, overlap ("skip", "allow" or "queue"), jitter, timeout,
-    depends_on (names, or tables such as {on = "build", requires = "completion"}), retries,
+    A manifest whose name ends in .json is a list of coder's WorkspaceAgentScript objects: script,
+    display_name, id, log_source_id, log_path, cron, run_on_start, run_on_stop, and timeout in
+    nanoseconds. Fields that are unknown are a warning there.
+
+    Else it is TOML and has a [[script]] table for each script, with the fields script (the text,
+    required), name, run_on_start, run_on_stop, cron, overlap ("skip", "allow" or "queue"), jitter,
+    timeout, depends_on (names, or tables such as {on = "build", requires = "completion"}), retries,
     retry_delay, env, log_path, log_source_id and id. An [options] table may set data_dir, log_dir,
     working_dir, shell, env, max_parallel, wait_delay, kill_delay, stop_signal, max_log_bytes,
     log_backups, append_logs, cgroup, die_with_parent, timezone and cron_syntax ("coder" or
@@ -50,7 +77,7 @@ def commands() -> None:
 
 
 @commands.command()
-@_MANIFEST
+@MANIFEST
 def check(manifest: Path) -> None:
     """Tell all mistakes of MANIFEST, and when its schedules fire next; run nothing.
 
@@ -59,45 +86,110 @@ def check(manifest: Path) -> None:
 
     Exit status: 0 without a mistake, else 2.
     """
-    loaded = _load(manifest)
+    loaded = load(manifest)
     count = len(loaded.scripts)
     scripts = "1 script" if count == 1 else f"{count} scripts"
-    _print(sys.stdout, f"{manifest}: {scripts}, no mistake", *_next_fires(loaded))
+    say(sys.stdout, f"{manifest}: {scripts}, no mistake", *_next_fires(loaded))
     warnings = schedule_warnings(loaded.scripts, Options(**loaded.options))
-    _print(sys.stderr, *(f"{manifest}: {warning}" for warning in warnings))
+    say(sys.stderr, *(f"{manifest}: {warning}" for warning in warnings))
 
 
-@commands.command()
-@_MANIFEST
-@click.option("--cron", is_flag=True, help="Go on with the schedules until a signal ends them.")
-@click.option(
+@commands.command(epilog=_RUN_EXAMPLES)
+@MANIFEST
+@option(
+    "--only",
+    metavar="NAME",
+    multiple=True,
+    shell_complete=complete_names,
+    help="Run this script and what it depends on, whatever its stage. May be given again.",
+)
+@option(
     "--stage",
     type=click.Choice([str(Stage.START), str(Stage.STOP)]),
-    default=str(Stage.START),
-    help="Which scripts: start (the default) has those with run_on_start = true, stop the others.",
+    help="Run the scripts with run_on_start = true (the default), or those with run_on_stop.",
 )
-@click.option(
+@option(
+    "--cron",
+    is_flag=True,
+    help="Go on with the schedules until a signal ends them.",
+)
+@option(
+    "--timeout",
+    metavar="DURATION",
+    callback=converted(parse_seconds),
+    help="End all scripts after so long (seconds, or a text such as 1m30s), but for schedules.",
+)
+@option(
+    "--max-parallel",
+    type=click.IntRange(1),
+    help="Run so many scripts at once.",
+)
+@LOG_DIR
+@option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    help="Keep the scripts' data there.",
+)
+@option(
+    "--cgroup",
+    type=click.Path(path_type=Path),
+    help="Give each script a group of its own in this writable cgroup v2 directory.",
+)
+@option(
     "--metrics",
     metavar="ADDRESS",
-    callback=lambda context, option, value: value and _address(value),
+    callback=converted(parse_address),
     help="Serve metrics for Prometheus there, such as 127.0.0.1:9100, or :9100 for all of IPv4.",
 )
-@click.option(
+@option(
+    "--plain",
+    is_flag=True,
+    help="Print lines, also on a terminal.",
+)
+@option(
+    "--quiet",
+    is_flag=True,
+    help="Show failures only.",
+)
+@option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print results to standard output, a line of JSON each, all else to standard error.",
+)
+@option(
     "--report",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
     help="Write DIR/results.jsonl, a result per line, and DIR/timeline.html, a page of all.",
 )
 def run(
-    manifest: Path, cron: bool, stage: str, metrics: Address | None, report: Path | None
+    manifest: Path,
+    only: tuple[str, ...],
+    stage: str | None,
+    cron: bool,
+    timeout: float | None,
+    max_parallel: int | None,
+    log_dir: Path | None,
+    data_dir: Path | None,
+    cgroup: Path | None,
+    metrics: Address | None,
+    plain: bool,
+    quiet: bool,
+    as_json: bool,
+    report: Path | None,
 ) -> None:
     """Run the scripts of MANIFEST that have run_on_start = true, side by side, but for those that
     wait for others.
 
-    Standard output gets every line that the scripts print, on either of their streams, with the
-    script's name before it. Standard error gets all else: warnings as they come, and a summary at
-    the end, with the last lines of each script that failed. Control characters other than the tab
-    are shown as \\x1b, so that no script can steer the terminal.
+    On a terminal a row for each script tells its state, how long it has run, how long it may go on
+    (1m30s left), and its last line. In CI, with TERM=dumb, --plain or --cron, and where there is no
+    terminal, lines are printed instead, each with the script's name before it. Standard output gets
+    every line that the scripts print, on either of their streams. Standard error gets all else:
+    warnings as they come, and a summary at the end, with the first and last lines of standard error
+    of each script that failed, else its last lines. The log files hold all. Control characters
+    other than the tab are shown as \\x1b, so that no script can steer the terminal. NO_COLOR is
+    honoured.
 
     No line is dropped: a reader that is slow, such as a pager, holds the scripts back.
 
@@ -108,18 +200,60 @@ def run(
     ended, whatever became of them. A signal then also stops the schedules, and those with
     run_on_stop = true run at last.
 
-    As process 1 of a container it reaps orphans and passes signals on.
+    Options take precedence over environment variables, and these over MANIFEST. As process 1 of a
+    container it reaps orphans and passes signals on.
 
     Exit status: 0 if all went well, 1 if a script failed or the metrics or the report fail, 2 for a
-    mistake in MANIFEST or ADDRESS, 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP, 141 if
+    mistake in MANIFEST or an option, 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP, 141 if
     standard output was closed early.
     """
-    loaded = _load(manifest)
-    raise SystemExit(
-        run_in_foreground(
-            manifest, loaded, stage=Stage(stage), cron=cron, metrics=metrics, report=report
-        )
+    loaded = overrides(
+        load(manifest),
+        max_parallel=max_parallel,
+        log_dir=log_dir,
+        data_dir_base=data_dir,
+        cgroup=cgroup,
     )
+    if only:
+        try:
+            loaded = loaded.only(only)
+        except ValueError as error:
+            fail(f"--only {error}")
+    default = None if only and not cron else Stage.START
+    wishes = Wishes(
+        stage=Stage(stage) if stage else default,
+        timeout=timeout,
+        cron=cron,
+        metrics=metrics,
+        report=report,
+        plain=plain,
+        quiet=quiet,
+        json=as_json,
+    )
+    raise SystemExit(run_in_foreground(manifest, loaded, wishes))
+
+
+@commands.command(epilog=_LOGS_EXAMPLES)
+@MANIFEST
+@click.argument("name", shell_complete=complete_names)
+@click.option("-f", "--follow", is_flag=True, help="Go on with what is added until Ctrl-C.")
+@LOG_DIR
+def logs(manifest: Path, name: str, follow: bool, log_dir: Path | None) -> None:
+    """Show the log file of the script NAME of MANIFEST.
+
+    A terminal gets it with control characters shown as \\x1b, all else gets its bytes. --follow
+    waits for a file that is not there yet, and goes on when it rotates or a new run empties it.
+
+    Exit status: 0, 1 if the file cannot be read, 2 for a mistake in MANIFEST or NAME, 130 after
+    Ctrl-C, 141 if standard output was closed early.
+    """
+    loaded = overrides(load(manifest), log_dir=log_dir)
+    try:
+        script = loaded.find(name)
+    except ValueError as error:
+        fail(f"NAME {error}")
+    options = Options(**loaded.options)
+    raise SystemExit(print_log(log_path_for(script, options.log_dir), follow=follow))
 
 
 @commands.command()
@@ -143,8 +277,8 @@ def timeline(results: Path, output: Path | None) -> None:
     try:
         write_timeline(output, read_results(results), str(results))
     except (OSError, ValueError) as error:
-        _fail(str(error))
-    _print(sys.stdout, str(output))
+        fail(str(error))
+    say(sys.stdout, str(output))
 
 
 @commands.command("next")
@@ -165,18 +299,18 @@ def next_(expression: str, count: int, zone: str | None, syntax: str) -> None:
     try:
         timezone: tzinfo = local_zone() if zone is None else find_zone(zone)
     except ValueError as error:
-        _fail(f"{'' if zone is None else '--tz '}{error}")
+        fail(f"{'' if zone is None else '--tz '}{error}")
     try:
         schedule = parse(expression, syntax=CronSyntax(syntax), timezone=timezone)
     except ValueError as error:
-        _fail(f"EXPRESSION {error}")
+        fail(f"EXPRESSION {error}")
     if warning := five_field_warning(expression, CronSyntax(syntax)):
-        _print(sys.stderr, warning)
+        say(sys.stderr, warning)
     now = datetime.now(UTC)
     fires = fires_after(schedule, now, count)
-    _print(sys.stdout, *(fire_text(schedule, fire, now) for fire in fires))
+    say(sys.stdout, *(fire_text(schedule, fire, now) for fire in fires))
     if not fires:
-        _print(sys.stdout, _NEVER)
+        say(sys.stdout, _NEVER)
 
 
 def _next_fires(manifest: Manifest) -> Iterator[str]:
@@ -189,28 +323,3 @@ def _next_fires(manifest: Manifest) -> Iterator[str]:
         fires = fires_after(schedules[key], now, 1)
         text = fire_text(schedules[key], fires[0], now) if fires else _NEVER
         yield f"  {label:<{width}}  {text}"
-
-
-def _address(text: str) -> Address:
-    try:
-        return parse_address(text)
-    except ValueError as error:
-        _fail(f"--metrics {error}")
-
-
-def _load(path: Path) -> Manifest:
-    try:
-        manifest = load_manifest(path)
-    except ManifestError as error:
-        _fail(*error.problems)
-    _print(sys.stderr, *manifest.warnings)
-    return manifest
-
-
-def _fail(*lines: str) -> NoReturn:
-    _print(sys.stderr, *lines)
-    raise SystemExit(_MISTAKE)
-
-
-def _print(stream: TextIO | None, *lines: str) -> None:
-    Output(stream, CancelToken()).write("".join(f"{escape(line)}\n" for line in lines))

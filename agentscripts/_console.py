@@ -13,7 +13,7 @@ from agentscripts._cancel import CancelToken
 from agentscripts._logs import LogBatch
 from agentscripts._text import escape
 
-__all__ = ["LineLogger", "Output", "OutputHandler"]
+__all__ = ["JoinedThread", "LineLogger", "Output", "OutputHandler"]
 
 
 class Output:
@@ -34,22 +34,31 @@ class Output:
     ) -> None:
         # A stream that was closed when this process started is None.
         self._fd = -1 if stream is None else stream.fileno()
-        self._encoding = "utf-8" if stream is None else stream.encoding
+        self.encoding = "utf-8" if stream is None else stream.encoding
         self._hurry = hurry
         self._on_error = on_error
         self._lock = threading.Lock()
         self.error: OSError | None = None
 
+    @property
+    def is_terminal(self) -> bool:
+        """Whether a person may see it at once."""
+        return self._fd >= 0 and os.isatty(self._fd)
+
     def write(self, text: str) -> None:
         """Write a text whole before that of another thread."""
+        self.write_bytes(text.encode(self.encoding, "backslashreplace"))
+
+    def write_bytes(self, data: bytes) -> None:
+        """Write bytes, likewise."""
         if self._fd < 0:
             return
-        data = memoryview(text.encode(self._encoding, "backslashreplace"))
+        left = memoryview(data)
         with self._lock:
-            while data and self.error is None:
+            while left and self.error is None:
                 if not self._wait():
                     return
-                data = data[self._write_some(data) :]
+                left = left[self._write_some(left) :]
 
     def write_now(self, text: str) -> None:
         """Write a text if the stream takes it at once; for signal handlers, as it takes no lock."""
@@ -58,7 +67,7 @@ class Output:
         poll = select.poll()
         poll.register(self._fd, select.POLLOUT)
         if poll.poll(0):
-            self._write_some(memoryview(text.encode(self._encoding, "backslashreplace")))
+            self._write_some(memoryview(text.encode(self.encoding, "backslashreplace")))
 
     def _wait(self) -> bool:
         poll = select.poll()
@@ -103,3 +112,35 @@ class OutputHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Print a record in one line."""
         self._write(f"agentscripts: {escape(self.format(record))}\n")
+
+
+class JoinedThread(threading.Thread):
+    """A daemon whose end is waited for whatever comes; it ends by itself.
+
+    Its ``join`` raises a signal's ``KeyboardInterrupt`` only then. (That of Python 3.11 forgets
+    the thread when a signal interrupts it.)
+    """
+
+    def __init__(self, target: Callable[[], object], name: str) -> None:
+        super().__init__(name=name, daemon=True)
+        self._call = target
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        """Call the target."""
+        try:
+            self._call()
+        finally:
+            self._ended.set()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for the end, without a limit: the second signal ends what the thread waits for."""
+        interrupt: KeyboardInterrupt | None = None
+        while not self._ended.is_set():
+            try:
+                self._ended.wait()
+            except KeyboardInterrupt as error:
+                interrupt = error
+        super().join()
+        if interrupt is not None:
+            raise interrupt

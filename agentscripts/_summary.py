@@ -3,21 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
 from uuid import UUID
+
+from rich.text import Text
 
 from agentscripts._model import RunStatus
 from agentscripts._result import RunResult
-from agentscripts._text import escape, hours_minutes_seconds, signal_name, words
+from agentscripts._text import escape, excerpt, hours_minutes_seconds, signal_name, words
 
-__all__ = ["duration_text", "summarize"]
+__all__ = ["STYLES", "duration_text", "size_text", "summarize"]
+
+STYLES: Final[Mapping[RunStatus, str]] = {
+    RunStatus.SUCCEEDED: "green",
+    RunStatus.FAILED: "bold red",
+    RunStatus.TIMED_OUT: "bold red",
+    RunStatus.CANCELLED: "yellow",
+    RunStatus.PIPES_OPEN: "bold red",
+    RunStatus.NOT_STARTED: "bold red",
+    RunStatus.SKIPPED: "yellow",
+}
+"""How a terminal shows a status."""
+
+_HEADINGS: Final = ("script", "status", "exit", "duration", "cpu", "memory")
 
 
-def summarize(results: Sequence[RunResult], labels: Mapping[UUID, str]) -> str:
-    """Return the text: a table, the last lines of each failure, and the count.
+def summarize(
+    results: Sequence[RunResult],
+    labels: Mapping[UUID, str],
+    *,
+    width: int | None = None,
+    failures_only: bool = False,
+) -> list[Text]:
+    """Return the lines: a table, the reason and the last words of each failure, and the count.
 
     labels: what to call the scripts, by their ids.
+    width: columns that the table may take; what it would need beyond is left out from the right.
+    failures_only: leave the table out, and all when there is no failure.
     """
-    return "".join(f"{line}\n" for line in _lines(results, labels))
+    failures = [result for result in results if not result.ok]
+    if failures_only and not failures:
+        return []
+    lines = [] if failures_only else [Text(), *_table(results, labels, width)]
+    for result in failures:
+        # It was asked to end, so its last lines explain nothing.
+        if result.status is not RunStatus.CANCELLED:
+            lines += [Text(), *_failure(result, labels[result.script.id])]
+    if failures:
+        count = Text(f"{len(failures)} of {len(results)} scripts did not succeed", "bold red")
+    else:
+        said = "1 script succeeded" if len(results) == 1 else f"{len(results)} scripts succeeded"
+        count = Text(said, "green")
+    return [*lines, Text(), count]
 
 
 def duration_text(seconds: float) -> str:
@@ -30,34 +67,42 @@ def duration_text(seconds: float) -> str:
     return f"{hours}h{minutes:02}m{rest:02}s" if hours else f"{minutes}m{rest:02}s"
 
 
-def _lines(results: Sequence[RunResult], labels: Mapping[UUID, str]) -> Iterator[str]:
-    yield ""
-    yield from _table(results, labels)
-    failures = [result for result in results if not result.ok]
-    for result in failures:
-        # It was asked to end, so its last lines explain nothing.
-        if result.status is not RunStatus.CANCELLED:
-            yield ""
-            yield from _failure(result, labels[result.script.id])
-    yield ""
-    if failures:
-        yield f"{len(failures)} of {len(results)} scripts did not succeed"
-    else:
-        yield "1 script succeeded" if len(results) == 1 else f"{len(results)} scripts succeeded"
+def size_text(count: float) -> str:
+    """Return bytes as ``12 KiB``, ``3.4 MiB`` or ``2.0 GiB``."""
+    for unit in ("KiB", "MiB", "GiB"):
+        count /= 1024
+        if count < 999.5 or unit == "GiB":
+            break
+    return f"{count:.0f} {unit}" if unit == "KiB" else f"{count:.1f} {unit}"
 
 
-def _table(results: Sequence[RunResult], labels: Mapping[UUID, str]) -> Iterator[str]:
-    rows = [("script", "status", "exit", "duration")]
+def _table(
+    results: Sequence[RunResult], labels: Mapping[UUID, str], width: int | None
+) -> Iterator[Text]:
+    rows = [_HEADINGS]
     for result in results:
-        label = escape(labels[result.script.id])
-        status, code = words(result.status.value), _exit(result.exit_code)
-        rows.append((label, status, code, duration_text(result.duration)))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for label, status, code, duration in rows:
-        yield (
-            f"{label:<{widths[0]}}  {status:<{widths[1]}}  "
-            f"{code:>{widths[2]}}  {duration:>{widths[3]}}"
+        rows.append(
+            (
+                escape(labels[result.script.id]),
+                words(result.status.value),
+                _exit(result.exit_code),
+                duration_text(result.duration),
+                "-" if result.cpu_seconds is None else duration_text(result.cpu_seconds),
+                "-" if result.max_rss is None else size_text(result.max_rss),
+            )
         )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    while width is not None and len(widths) > 2 and sum(widths) + 2 * len(widths) - 2 > width:
+        widths.pop()
+    styles = ["dim", *(STYLES[result.status] for result in results)]
+    for row, style in zip(rows, styles, strict=True):
+        line = Text()
+        for index, (cell, columns) in enumerate(zip(row, widths, strict=False)):
+            shown = f"{cell:<{columns}}" if index < 2 else f"{cell:>{columns}}"
+            line.append("  " if index else "")
+            line.append(shown, style if index == 1 or style == "dim" else "")
+        line.rstrip()
+        yield line
 
 
 def _exit(code: int | None) -> str:
@@ -66,10 +111,13 @@ def _exit(code: int | None) -> str:
     return signal_name(-code) if code < 0 else str(code)
 
 
-def _failure(result: RunResult, label: str) -> Iterator[str]:
-    yield f"{escape(label)}: {escape(result.reason)}"
+def _failure(result: RunResult, label: str) -> Iterator[Text]:
+    yield Text(f"{escape(label)}: {escape(result.reason)}", "bold")
     if result.log_path is not None:
-        yield f"  its log file: {escape(str(result.log_path))}"
-    if result.tail:
-        yield "  its last lines:"
-        yield from (f"    {escape(line)}" for line in result.tail)
+        yield Text(f"  its log file: {escape(str(result.log_path))}")
+    if result.stderr:
+        yield Text("  its standard error:")
+        yield from (Text(f"    {line}") for line in excerpt(result.stderr, result.stderr_lines))
+    elif result.tail:
+        yield Text("  its last lines:")
+        yield from (Text(f"    {line}") for line in excerpt(result.tail, len(result.tail)))

@@ -9,7 +9,7 @@ from agentscripts._init import leave_process_1
 
 __all__ = ["main"]
 
-_EXTRA: Final = frozenset({"click", "jinja2", "markupsafe", "pydantic", "pydantic_core"})
+_EXTRA: Final = frozenset({"click", "jinja2", "markupsafe", "pydantic", "pydantic_core", "rich"})
 
 
 def main() -> None:
@@ -19,7 +19,7 @@ def main() -> None:
     try:
         from agentscripts._commands import commands
     except ModuleNotFoundError as error:
-        if error.name not in _EXTRA:
+        if (error.name or "").partition(".")[0] not in _EXTRA:
             raise
         print("agentscripts: first do: pip install 'agentscripts[cli]'", file=sys.stderr)
         raise SystemExit(2) from None

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any, Final
 
+import pexpect
+import pyte
 from support import PATIENCE
 
 COMMAND: Final = (sys.executable, "-m", "agentscripts")
@@ -74,3 +78,88 @@ class Running(subprocess.Popen[bytes]):
         self._watchdog.cancel()
         self._watchdog.join()
         super().__exit__(*exc)  # type: ignore[arg-type]
+
+
+class Terminal(pexpect.spawn):
+    """``agentscripts`` in a terminal, on a manifest that is made in ``base``; ended at the end.
+
+    screen: what a person sees, line by line.
+    """
+
+    def __init__(
+        self,
+        base: Path,
+        scripts: str,
+        *arguments: str,
+        after: Sequence[str] = (),
+        options: str = "",
+        size: tuple[int, int] = (80, 24),
+        **env: str,
+    ) -> None:
+        (base / "m.toml").write_text(OPTIONS + options + textwrap.dedent(scripts))
+        columns, rows = size
+        inherited = {key: value for key, value in os.environ.items() if key not in _UNWANTED}
+        super().__init__(
+            COMMAND[0],
+            [*COMMAND[1:], *(arguments or ("run",)), "m.toml", *after],
+            cwd=base,
+            env={**inherited, "TERM": "xterm-256color", **env},
+            dimensions=(rows, columns),
+            timeout=PATIENCE,
+            echo=False,
+        )
+        self._screen = pyte.Screen(columns, rows)
+        self._stream = pyte.ByteStream(self._screen)
+        self.printed = b""
+
+    @property
+    def screen(self) -> list[str]:
+        """The lines that are not empty."""
+        return [line.rstrip() for line in self._screen.display if line.strip()]
+
+    def wait_for(self, condition: Callable[[list[str]], object], what: str = "") -> list[str]:
+        """Read until the screen is as wished; return it."""
+        give_up = time.monotonic() + PATIENCE
+        while not condition(self.screen):
+            assert time.monotonic() < give_up, f"never came {what}: {self.screen}"
+            try:
+                self._feed(self.read_nonblocking(65536, timeout=1))
+            except pexpect.TIMEOUT:
+                continue
+            except pexpect.EOF:
+                assert condition(self.screen), f"ended without {what}: {self.screen}"
+        return self.screen
+
+    def shows(self, *words: str) -> list[str]:
+        """Wait until one line has all these words, in order; return the screen."""
+
+        def found(screen: list[str]) -> bool:
+            return any(_in_order(line, words) for line in screen)
+
+        return self.wait_for(found, repr(words))
+
+    def finish(self) -> int:
+        """Read to the end; return the exit status, as a shell tells it."""
+        self._feed(self.read())
+        self.wait()
+        return self.exitstatus if self.signalstatus is None else 128 + self.signalstatus
+
+    def _feed(self, data: bytes) -> None:
+        self.printed += data
+        self._stream.feed(data)
+
+    def __exit__(self, *exc: object) -> None:
+        self.close(force=True)
+
+
+_UNWANTED: Final = ("CI", "NO_COLOR", "COLORTERM", "FORCE_COLOR", "COLUMNS", "LINES")
+
+
+def _in_order(line: str, words: Sequence[str]) -> bool:
+    place = 0
+    for word in words:
+        place = line.find(word, place)
+        if place < 0:
+            return False
+        place += len(word)
+    return True

@@ -6,14 +6,20 @@ import io
 import logging
 import os
 import select
+import signal
+import sys
 import threading
+import time
+import traceback
 from collections.abc import Iterator
+from types import FrameType
 from uuid import UUID
 
 import pytest
+from support import eventually
 
 from agentscripts._cancel import CancelToken
-from agentscripts._console import LineLogger, Output, OutputHandler
+from agentscripts._console import JoinedThread, LineLogger, Output, OutputHandler
 from agentscripts._logs import LogBatch, LogLevel
 from agentscripts._text import escape
 
@@ -149,3 +155,38 @@ def test_closed_stream_takes_nothing() -> None:
     output.write("a")
     output.write_now("b")
     assert output.error is None
+
+
+def test_join_ends_before_a_signal_is_raised() -> None:
+    """R8: a signal ends no wait for a thread half-way; it is raised when the thread has ended."""
+    handled: list[int] = []
+    may_end = threading.Event()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        handled.append(number)
+        raise KeyboardInterrupt
+
+    def main_joins() -> bool:
+        frame = sys._current_frames()[threading.main_thread().ident or 0]
+        return "join" in [one.name for one in traceback.extract_stack(frame)]
+
+    def interrupt() -> None:
+        eventually(main_joins)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        eventually(lambda: handled)
+        time.sleep(0.2)  # for a join that the signal ends to be seen
+        may_end.set()
+
+    old = signal.signal(signal.SIGUSR1, handle)
+    waiting = JoinedThread(may_end.wait, "waiting")
+    interrupting = threading.Thread(target=interrupt)
+    try:
+        waiting.start()
+        interrupting.start()
+        with pytest.raises(KeyboardInterrupt):
+            waiting.join()
+        assert may_end.is_set()
+        assert not waiting.is_alive()
+    finally:
+        interrupting.join()
+        signal.signal(signal.SIGUSR1, old)

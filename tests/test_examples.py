@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import html
 import os
+import re
+import runpy
 import shutil
 import signal
 import subprocess
@@ -84,3 +87,39 @@ def test_agent(examples: Path, tmp_path: Path) -> None:
     assert {" info | cloning", "error | no compiler"} <= set(lines[:work])
     assert lines[work + 1 :][0] == " info | saving"
     assert 'run agent script "check": exit status 3' in done.stderr
+
+
+def test_troubles(examples: Path, tmp_path: Path) -> None:
+    """The example goes wrong in each way that it says, and each is told."""
+    done = run("-m", "agentscripts", "run", examples / "troubles.toml", state=tmp_path)
+    assert done.returncode == 1, done.stderr
+    rows = [re.split(r"\s{2,}", line)[:3] for line in done.stderr.splitlines()]
+    heading = rows.index(["script", "status", "exit"])
+    assert rows[heading + 1 : heading + 9] == [
+        ["fine", "succeeded", "0"],
+        ["failing", "failed", "2"],
+        ["deploy", "skipped", "-"],
+        ["timeout", "timed out", "SIGHUP"],
+        ["stubborn", "timed out", "SIGKILL"],
+        ["open pipes", "pipes open", "0"],
+        ["no interpreter", "not started", "-"],
+        ["flaky", "failed", "1"],
+    ]
+    assert "attempt 1 of 2" in done.stdout
+    assert done.stderr.endswith("7 of 8 scripts did not succeed\n")
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_picture_is_true() -> None:
+    """The README's picture shows what the example prints, and nothing of the machine it ran on."""
+    troubles = runpy.run_path(str(EXAMPLES.parent / "docs" / "troubles.py"))
+    kept = troubles["PICTURE"].read_text(encoding="utf-8")
+    assert words(kept) == words(troubles["picture"](troubles["run"]()))
+    for text in "/tmp", "/home", "/root", str(EXAMPLES.parent):
+        assert text not in kept
+
+
+def words(picture: str) -> list[str]:
+    """Return what a picture says, without its numbers, which are those of one run."""
+    text = html.unescape(re.sub(r"<style>.*?</style>|<[^>]*>", " ", picture, flags=re.DOTALL))
+    return re.sub(r"[\d.]+s?", "0", text).split()

@@ -25,7 +25,9 @@ FILES = (
     ),
     *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE"),
 )
-GENERATED = shutil.ignore_patterns("__pycache__", "*.py[cod]", "*.so", "20*", ".workspace")
+GENERATED = shutil.ignore_patterns(
+    "__pycache__", "*.py[cod]", "*.so", "20*", ".workspace", ".troubles"
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 

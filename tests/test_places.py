@@ -31,7 +31,11 @@ A = 1
 multi = ""\"
 \""" [[script]]
 x = ""\"""
-last = [["]"], ['[']]
+last = [
+    ["]"],
+    ['['],
+    { a = 1 },
+]
 [options]
 env.X = 1
 """.replace('""\\"', '"""').replace("''' ''", "'''")
@@ -55,9 +59,9 @@ def test_toml() -> None:
         ("script", 1): 16,
         ("script", 1, "multi"): 17,
         ("script", 1, "last"): 20,
-        ("options",): 21,
-        ("options", "env"): 22,
-        ("options", "env", "X"): 22,
+        ("options",): 25,
+        ("options", "env"): 26,
+        ("options", "env", "X"): 26,
     }
     assert line_of(("script", 1, "last", 0, 0), lines) == 20
     assert line_of(("script", 0, "none"), lines) == 9

@@ -11,7 +11,7 @@ import pytest
 
 from agentscripts._model import RunStatus, Script, Stage
 from agentscripts._result import RunResult
-from agentscripts._summary import duration_text, summarize
+from agentscripts._summary import duration_text, size_text, summarize
 
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
 
@@ -29,20 +29,21 @@ def result(name: str, status: RunStatus, duration: float, **fields: Any) -> RunR
     )
 
 
-def summary(*results: RunResult) -> list[str]:
-    return summarize(results, {one.script.id: one.script.name for one in results}).splitlines()
+def summary(*results: RunResult, **how: Any) -> list[str]:
+    labels = {one.script.id: one.script.name for one in results}
+    return [line.plain for line in summarize(results, labels, **how)]
 
 
 def test_success() -> None:
     """Status, exit code and duration of each script, in columns."""
     assert summary(
         result("a", RunStatus.SUCCEEDED, 0.1, exit_code=0, tail=("unseen",)),
-        result("longer", RunStatus.SUCCEEDED, 125, exit_code=0),
+        result("longer", RunStatus.SUCCEEDED, 125, exit_code=0, cpu_seconds=61, max_rss=3 * 2**21),
     ) == [
         "",
-        "script  status     exit  duration",
-        "a       succeeded     0     0.10s",
-        "longer  succeeded     0     2m05s",
+        "script  status     exit  duration    cpu   memory",
+        "a       succeeded     0     0.10s      -        -",
+        "longer  succeeded     0     2m05s  1m01s  6.0 MiB",
         "",
         "2 scripts succeeded",
     ]
@@ -64,10 +65,10 @@ def test_failures_show_their_last_lines() -> None:
         result("b", RunStatus.NOT_STARTED, 0, reason="not started: no such file"),
     ) == [
         "",
-        "script  status         exit  duration",
-        "ok      succeeded         0     1.00s",
-        r"a\x1b   timed out    SIGHUP     2.00s",
-        "b       not started       -     0.00s",
+        "script  status         exit  duration  cpu  memory",
+        "ok      succeeded         0     1.00s    -       -",
+        r"a\x1b   timed out    SIGHUP     2.00s    -       -",
+        "b       not started       -     0.00s    -       -",
         "",
         r"a\x1b: timed out\x1b",
         "  its log file: /x/a.log",
@@ -87,10 +88,57 @@ def test_cancelled_scripts_show_no_lines() -> None:
     assert summary(
         result("a", RunStatus.CANCELLED, 0, exit_code=code, reason="cancelled", tail=("x",))
     )[2:] == [
-        f"a       cancelled  signal {-code}     0.00s",
+        f"a       cancelled  signal {-code}     0.00s    -       -",
         "",
         "1 of 1 scripts did not succeed",
     ]
+
+
+def test_first_and_last_words() -> None:
+    """What went to standard error says more than the last lines do."""
+    lines = summary(
+        result("a", RunStatus.FAILED, 1, stderr=("one", "two\x1b"), stderr_lines=9, tail=("x",))
+    )
+    assert lines[4:-2] == [
+        "a: ",
+        "  its standard error:",
+        "    one",
+        "    … 7 lines …",
+        r"    two\x1b",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("width", "last"), [(80, "memory"), (48, "cpu"), (39, "duration"), (30, "exit"), (10, "status")]
+)
+def test_narrow_terminal(width: int, last: str) -> None:
+    """What a narrow terminal cannot show beside the rest is left out, but for name and status."""
+    one = result("name", RunStatus.SUCCEEDED, 65, exit_code=0, cpu_seconds=61, max_rss=2**30)
+    heading, row = summary(one, width=width)[1:3]
+    assert heading.endswith(last)
+    assert max(len(heading), len(row)) <= max(width, len("script  succeeded"))
+
+
+def test_failures_only() -> None:
+    """Quiet: nothing of success, all of failure."""
+    good = result("a", RunStatus.SUCCEEDED, 1)
+    bad = result("b", RunStatus.FAILED, 1, reason="exit status 1")
+    assert summary(good, failures_only=True) == []
+    assert summary(good, bad, failures_only=True) == [
+        "",
+        "b: exit status 1",
+        "",
+        "1 of 2 scripts did not succeed",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(4096, "4 KiB"), (2**20 * 3.25, "3.2 MiB"), (2**30 * 0.99, "1.0 GiB"), (2**43, "8192.0 GiB")],
+)
+def test_size_text(count: float, text: str) -> None:
+    """Sizes are rounded, never to 1,000 of a unit."""
+    assert size_text(count) == text
 
 
 @pytest.mark.parametrize(

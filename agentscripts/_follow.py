@@ -1,0 +1,213 @@
+"""A log file shown, and followed over its rotations."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import errno
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from agentscripts._cancel import CancelToken
+from agentscripts._console import Output
+from agentscripts._text import escape
+
+__all__ = ["Rotated", "print_log"]
+
+_LOOK: Final = 0.2  # seconds between two looks at a file at whose end one is
+_LOST: Final = 1.0  # seconds
+_LONGEST_LINE: Final = 65536  # a longer one is cut where the file rotates
+_CHUNK: Final = 2 * _LONGEST_LINE
+_FAILED: Final = 1
+_SIGNALLED: Final = 128
+
+
+class Rotated:
+    """The bytes of a log file, in the order written. Where it rotates, what was at the name is
+    read to its end first, then those that came after, then what is at the name now.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: BinaryIO | None = None
+        self._line = b""  # what was returned of a line that has not ended
+        self._may_repeat = False  # whether the file may begin with that
+        self._lost_since: float | None = None
+
+    def close(self) -> None:
+        """Close the file that is open."""
+        if self._file is not None:
+            self._file.close()
+
+    def read(self) -> bytes:
+        """Return what is next, ``b""`` when there is nothing more so far.
+
+        Raises ``FileNotFoundError`` while there is no file yet, and other ``OSError``s.
+        """
+        if self._file is None:
+            self._file = _open(self._path)
+        while not (data := self._read_some()):
+            # It may have got its last bytes between the read and the rotation: so look, then read.
+            successor = self._successor()
+            if successor is None or (data := self._read_some()):
+                if successor is not None:
+                    successor.close()
+                break
+            self._file.close()
+            self._file, self._may_repeat = successor, bool(self._line)
+        self._line = (self._line + data).rpartition(b"\n")[2][-_LONGEST_LINE - 1 :]
+        return data
+
+    def _read_some(self) -> bytes:
+        assert self._file is not None
+        if os.fstat(self._file.fileno()).st_size < self._file.tell() and self._is_in_use():
+            self._file.seek(0)  # a new run has emptied it
+            self._line, self._may_repeat = b"", False
+        if self._may_repeat:
+            return self._read_begin()
+        return self._file.read(_CHUNK)
+
+    def _read_begin(self) -> bytes:
+        """Return the first bytes of a file, but for a line that the rotation moved to it."""
+        assert self._file is not None
+        begin = self._file.read(_CHUNK)
+        if len(begin) < len(self._line) and self._line.startswith(begin):
+            self._file.seek(0)
+            return b""
+        self._may_repeat = False
+        if len(self._line) <= _LONGEST_LINE and begin.startswith(self._line):
+            return begin[len(self._line) :]
+        return begin
+
+    def _is_in_use(self) -> bool:
+        assert self._file is not None
+        try:
+            return _same(os.stat(self._path), os.fstat(self._file.fileno()))
+        except FileNotFoundError:
+            return False
+
+    def _successor(self) -> BinaryIO | None:
+        """Open the file that was begun when this one was full; ``None``: there is none so far."""
+        assert self._file is not None
+        mine = os.fstat(self._file.fileno())
+        while True:
+            files = _look(self._path)
+            place = next((at for at, (_, one) in enumerate(files) if _same(one, mine)), None)
+            if place is None:
+                if mine.st_nlink and not self._is_lost():
+                    return None
+                # It was removed, so all that was written later is newer.
+                files = [one for one in files if one[1].st_mtime_ns >= mine.st_mtime_ns]
+                place = len(files)
+            self._lost_since = None
+            if place == 0:
+                return None
+            name, status = files[place - 1]
+            try:
+                file = _open(name)
+            except FileNotFoundError:
+                return None
+            # A rotation between the look and the opening gives the name to another file.
+            if _same(os.fstat(file.fileno()), status):
+                return file
+            file.close()
+
+    def _is_lost(self) -> bool:
+        """Whether the file has had no name for long: in a rotation that is so for a moment."""
+        now = time.monotonic()
+        self._lost_since = self._lost_since or now
+        return now - self._lost_since > _LOST
+
+
+def print_log(path: Path, *, follow: bool = False) -> int:
+    """Write a log file to standard output; return the exit status.
+
+    follow: whether to go on until Ctrl-C.
+    """
+    output = Output(sys.stdout, CancelToken())
+    try:
+        for data in _text_or_bytes(path, output.is_terminal, follow=follow):
+            output.write_bytes(data)
+            if output.error is not None:
+                if output.error.errno == errno.EPIPE:
+                    return _SIGNALLED + signal.SIGPIPE
+                _complain(f"cannot write the output: {output.error.strerror}")
+                return _FAILED
+    except OSError as error:
+        hint = "; the script has not run" if isinstance(error, FileNotFoundError) else ""
+        _complain(f"{path}: {error.strerror}{hint}")
+        return _FAILED
+    except KeyboardInterrupt:
+        return _SIGNALLED + signal.SIGINT
+    return 0
+
+
+def _text_or_bytes(path: Path, is_terminal: bool, *, follow: bool) -> Iterator[bytes]:
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    for data in _pieces(path, follow=follow):
+        if is_terminal:
+            lines = decoder.decode(data).split("\n")
+            yield "\n".join(escape(line.removesuffix("\r")) for line in lines).encode()
+        else:
+            yield data
+
+
+def _pieces(path: Path, *, follow: bool) -> Iterator[bytes]:
+    with contextlib.closing(Rotated(path)) as file:
+        while True:
+            data = b""
+            try:
+                data = file.read()
+            except FileNotFoundError:
+                if not follow:
+                    raise
+            if data:
+                yield data
+            elif follow:
+                time.sleep(_LOOK)
+            else:
+                return
+
+
+def _open(path: Path) -> BinaryIO:
+    # Not blocked by a FIFO that somebody put there.
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    return open(fd, "rb", buffering=0)
+
+
+_File = tuple[Path, os.stat_result]
+
+
+def _look(path: Path) -> list[_File]:
+    """Return the log file and its rotated ones, the newest first, as they are at one moment."""
+    before: list[_File] = []
+    while True:  # a rotation meanwhile, which renames one after the other, would mix up two states
+        now = list(_look_once(path))
+        if [name for name, _ in now] == [name for name, _ in before] and all(
+            _same(one, other) for (_, one), (_, other) in zip(now, before, strict=True)
+        ):
+            return now
+        before = now
+
+
+def _look_once(path: Path) -> Iterator[_File]:
+    pattern = re.compile(re.escape(path.name) + r"\.([1-9]\d*)")
+    matches = map(pattern.fullmatch, os.listdir(path.parent))
+    numbers = sorted(int(match[1]) for match in matches if match)
+    for name in path, *(path.with_name(f"{path.name}.{number}") for number in numbers):
+        with contextlib.suppress(FileNotFoundError):
+            yield name, os.stat(name)
+
+
+def _same(one: os.stat_result, other: os.stat_result) -> bool:
+    return (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
+
+
+def _complain(text: str) -> None:
+    Output(sys.stderr, CancelToken()).write(f"agentscripts: {escape(text)}\n")

@@ -1,0 +1,116 @@
+"""The parameters of the commands: what they may hold, and what a shell may complete."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+import click
+from click.shell_completion import CompletionItem
+
+from agentscripts._cancel import CancelToken
+from agentscripts._console import Output
+from agentscripts._manifest import Manifest, ManifestError, load_manifest
+from agentscripts._tables import parse_duration
+from agentscripts._text import escape
+
+__all__ = [
+    "LOG_DIR",
+    "MANIFEST",
+    "complete_names",
+    "converted",
+    "fail",
+    "load",
+    "option",
+    "overrides",
+    "parse_seconds",
+    "say",
+]
+
+_MISTAKE: Final = 2
+
+MANIFEST: Final = click.argument("manifest", type=click.Path(path_type=Path))
+
+
+def option(*names: str, **attributes: Any) -> Callable[[Any], Any]:
+    """Return an option that may also be given in the environment: ``AGENTSCRIPTS_LOG_DIR``."""
+    variable = names[0].removeprefix("--").replace("-", "_").upper()
+    return click.option(*names, envvar=f"AGENTSCRIPTS_{variable}", show_envvar=True, **attributes)
+
+
+LOG_DIR: Final = option(
+    "--log-dir", type=click.Path(path_type=Path), help="Where relative log paths start."
+)
+
+
+def converted(convert: Callable[[str], object]) -> Callable[..., object]:
+    """Return a callback that makes a value; a ``ValueError`` is a mistake of the user."""
+
+    def callback(context: click.Context, parameter: click.Parameter, text: str | None) -> object:
+        try:
+            return None if text is None else convert(text)
+        except ValueError as error:
+            fail(f"{parameter.opts[0]} {error}")
+
+    return callback
+
+
+def parse_seconds(text: str) -> float | None:
+    """Return the seconds of ``90`` or ``1m30s``. Raises ``ValueError``."""
+    value: object = text
+    with contextlib.suppress(ValueError):
+        value = float(text)
+    try:
+        return parse_duration(value)
+    except ValueError:
+        expected = "expected seconds or a text such as 1m30s"
+        raise ValueError(f'is "{text}", which is no duration, {expected}') from None
+
+
+def complete_names(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Return the scripts of the manifest that the line names, if it can be read."""
+    # An option that lacks its value keeps click from telling which argument is which.
+    given = [context.params.get("manifest"), *context.args]
+    path = next((one for one in given if one), None)
+    if path is None:
+        return []
+    try:
+        manifest = load_manifest(Path(path))
+    except ManifestError:
+        return []
+    return [
+        CompletionItem(label) for label in manifest.labels.values() if label.startswith(incomplete)
+    ]
+
+
+def overrides(manifest: Manifest, **options: Any) -> Manifest:
+    """Return the manifest with those options that were given on the command line."""
+    given = {name: value for name, value in options.items() if value is not None}
+    return dataclasses.replace(manifest, options={**manifest.options, **given})
+
+
+def load(path: Path) -> Manifest:
+    """Return the manifest, its warnings told; exit when there are mistakes."""
+    try:
+        manifest = load_manifest(path)
+    except ManifestError as error:
+        fail(*error.problems)
+    say(sys.stderr, *manifest.warnings)
+    return manifest
+
+
+def fail(*lines: str) -> NoReturn:
+    """Exit with the status of a mistake."""
+    say(sys.stderr, *lines)
+    raise SystemExit(_MISTAKE)
+
+
+def say(stream: Any, *lines: str) -> None:
+    """Print lines, harmless."""
+    Output(stream, CancelToken()).write("".join(f"{escape(line)}\n" for line in lines))

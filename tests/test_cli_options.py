@@ -1,0 +1,247 @@
+"""What ``agentscripts run`` is told by options and by the environment."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commandline import COMMAND, OPTIONS, Running, command
+
+pytestmark = pytest.mark.slow  # each starts a Python
+
+_SCRIPTS = """
+[[script]]
+name = "good"
+script = "echo out; echo err >&2"
+run_on_start = true
+[[script]]
+name = "bad"
+script = "echo why >&2; exit 3"
+run_on_start = true
+[[script]]
+name = "clean"
+script = "echo cleaning"
+run_on_stop = true
+[[script]]
+name = "other"
+script = "echo other"
+depends_on = ["clean"]
+"""
+_GOOD = '[[script]]\nname = "good"\nrun_on_start = true\nscript = "echo out"\n'
+
+
+def run(base: Path, *arguments: str, scripts: str = _SCRIPTS, **env: str) -> Any:
+    (base / "m.toml").write_text(OPTIONS + scripts)
+    return command("run", "m.toml", *arguments, cwd=base, env={**os.environ, **env})
+
+
+def names(base: Path, *arguments: str, **env: str) -> list[str]:
+    """Return which scripts ran, in their order."""
+    done = run(base, *arguments, "--json", **env)
+    assert done.returncode in (0, 1), done.stderr
+    found = {json.loads(line)["script"]["name"] for line in done.stdout.splitlines()}
+    return [name for name in ("good", "bad", "clean", "other") if name in found]
+
+
+def test_json(tmp_path: Path) -> None:
+    """--json: results are lines of JSON on stdout, as ``as_dict`` has them; all else on stderr."""
+    done = run(tmp_path, "--json")
+    assert done.returncode == 1
+    results = {
+        (one := json.loads(line))["script"]["name"]: one for line in done.stdout.splitlines()
+    }
+    assert sorted(results) == ["bad", "good"]
+    assert (results["good"]["status"], results["good"]["exit_code"]) == ("succeeded", 0)
+    assert (results["bad"]["status"], results["bad"]["stderr"]) == ("failed", ["why"])
+    assert {"good | out", "good | err", "bad  | why"} <= set(done.stderr.splitlines())
+    assert done.stderr.endswith("\n1 of 2 scripts did not succeed\n")
+
+
+def test_json_comes_as_scripts_end(tmp_path: Path) -> None:
+    """--json: a result is there when its script has ended, not when all have."""
+    os.mkfifo(tmp_path / "go")
+    held = '[[script]]\nname = "held"\nrun_on_start = true\nscript = "read -r word <go"\n'
+    with Running(tmp_path, _GOOD + held, "--json", "--quiet") as process:
+        assert process.stdout is not None
+        first = json.loads(process.stdout.readline())
+        assert first["script"]["name"] == "good"
+        (tmp_path / "go").write_text("on\n")
+        status, stdout, stderr = process.finish()
+    assert (status, stderr) == (0, "")
+    assert json.loads(stdout)["script"]["name"] == "held"
+
+
+def test_json_of_schedules(tmp_path: Path) -> None:
+    """--json: runs of schedules are told, too."""
+    tick = '[[script]]\nname = "tick"\ncron = "* * * * * *"\nscript = "true"\n'
+    with Running(tmp_path, tick, "--cron", "--json") as process:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["stage"] == "cron"
+        process.terminate()
+        assert process.finish()[0] == 143
+
+
+def test_quiet(tmp_path: Path) -> None:
+    """--quiet: nothing of what went well, all of what did not."""
+    done = run(tmp_path, "--quiet", scripts=_GOOD)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    done = run(tmp_path, "--quiet")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.endswith(
+        "  its standard error:\n    why\n\n1 of 2 scripts did not succeed\n"
+    )
+    assert "good" not in done.stderr
+    done = run(tmp_path, "--quiet", scripts='[[script]]\nscript = "true"')
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], ["good", "bad"]),
+        (["--stage", "stop"], ["clean"]),
+        (["--only", "good"], ["good"]),
+        (["--only", "other"], ["clean", "other"]),
+        (["--only", "clean", "--only", "good"], ["good", "clean"]),
+        (["--only", "other", "--stage", "stop"], ["clean"]),
+        (["--only", "clean", "--stage", "start"], []),
+    ],
+)
+def test_which_scripts_run(tmp_path: Path, arguments: list[str], expected: list[str]) -> None:
+    """D1: --only takes along what a script depends on; --stage picks among these."""
+    assert names(tmp_path, *arguments) == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--only", "goof"], '--only "goof" is no script, did you mean "good"?'),
+        (
+            ["--timeout", "5x"],
+            '--timeout is "5x", which is no duration, expected seconds or a text such as 1m30s',
+        ),
+    ],
+)
+def test_mistakes(tmp_path: Path, arguments: list[str], message: str) -> None:
+    """What cannot be used ends in one line, and nothing has run."""
+    done = run(tmp_path, *arguments)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"{message}\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["m.toml"]
+
+
+@pytest.mark.parametrize("argument", ["--stage=now", "--max-parallel=0", "--unknown"])
+def test_mistakes_of_usage(tmp_path: Path, argument: str) -> None:
+    """A wrong choice is told with the usage, status 2."""
+    done = run(tmp_path, argument)
+    assert done.returncode == 2
+    assert "Usage: agentscripts run" in done.stderr
+
+
+def test_timeout(tmp_path: Path) -> None:
+    """K1: --timeout ends what still runs."""
+    scripts = '[[script]]\nname = "a"\nrun_on_start = true\nscript = "sleep 1000"\n'
+    done = run(tmp_path, "--timeout", "0.1", scripts=scripts)
+    assert done.returncode == 1
+    assert "a       timed out" in done.stderr
+
+
+def test_directories(tmp_path: Path) -> None:
+    """--log-dir and --data-dir go before the manifest's, and count from the current directory."""
+    script = '[[script]]\nname = "a"\nrun_on_start = true\nscript = "echo $CODER_SCRIPT_DATA_DIR"\n'
+    done = run(tmp_path, "--log-dir", "elsewhere", "--data-dir", "there", scripts=script)
+    assert done.stdout.startswith(f"a | {tmp_path}/there/coder-script-data/")
+    assert len(list((tmp_path / "elsewhere").iterdir())) == 1
+    assert not (tmp_path / "logs").exists()
+
+
+def test_max_parallel(tmp_path: Path) -> None:
+    """R3: --max-parallel holds back scripts; ``mkdir`` fails for the second of two at once."""
+    script = "mkdir lock && sleep 0.1 && rmdir lock"
+    scripts = "".join(f'[[script]]\nrun_on_start = true\nscript = "{script}"\n' for _ in "abc")
+    assert run(tmp_path, "--max-parallel", "1", scripts=scripts).returncode == 0
+
+
+def test_environment(tmp_path: Path) -> None:
+    """Each option has a variable; the option itself goes first."""
+    assert names(tmp_path, AGENTSCRIPTS_ONLY="good clean") == ["good", "clean"]
+    assert names(tmp_path, "--only", "bad", AGENTSCRIPTS_ONLY="good") == ["bad"]
+    assert names(tmp_path, AGENTSCRIPTS_STAGE="stop") == ["clean"]
+    done = run(
+        tmp_path,
+        scripts=_GOOD,
+        AGENTSCRIPTS_LOG_DIR="x",
+        AGENTSCRIPTS_DATA_DIR="y",
+        AGENTSCRIPTS_TIMEOUT="1h",
+        AGENTSCRIPTS_MAX_PARALLEL="2",
+        AGENTSCRIPTS_QUIET="1",
+        AGENTSCRIPTS_JSON="1",
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["ok"] is True
+    assert {path.name for path in tmp_path.iterdir()} >= {"x", "y"}
+    done = run(tmp_path, AGENTSCRIPTS_TIMEOUT="soon")
+    assert (done.returncode, done.stderr.partition(",")[0]) == (2, '--timeout is "soon"')
+
+
+def test_cgroup(tmp_path: Path) -> None:
+    """--cgroup is handed on: a directory that is none keeps the scripts from starting."""
+    done = run(tmp_path, "--cgroup", "none", scripts=_GOOD)
+    assert done.returncode == 1
+    assert "good    not started" in done.stderr
+
+
+def test_help_and_version(tmp_path: Path) -> None:
+    """The help has examples and the variables; --version tells the version."""
+    text = command("run", "--help", cwd=tmp_path).stdout
+    for option in [
+        "only",
+        "stage",
+        "cron",
+        "timeout",
+        "max-parallel",
+        "log-dir",
+        "data-dir",
+        "cgroup",
+        "metrics",
+    ]:
+        assert f"--{option} " in text
+        assert f"AGENTSCRIPTS_{option.replace('-', '_').upper()}" in text
+    assert "agentscripts run workspace.toml --only build --timeout 5m\n" in text
+    version = command("--version", cwd=tmp_path).stdout
+    assert version.startswith("agentscripts, version ")
+
+
+def complete(base: Path, words: str) -> list[str]:
+    """Return what bash would offer for the last word of a line."""
+    env = {
+        **os.environ,
+        "_AGENTSCRIPTS_COMPLETE": "bash_complete",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split(" ")) - 1),
+    }
+    argv = [*COMMAND]
+    done = subprocess.run(argv, env=env, cwd=base, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    return [line.partition(",")[2] for line in done.stdout.splitlines() if line]
+
+
+def test_completion(tmp_path: Path) -> None:
+    """A shell completes commands, options, and the names of the scripts of the manifest."""
+    (tmp_path / "m.toml").write_text(_SCRIPTS)
+    (tmp_path / "wrong.toml").write_text("script = 5")
+    assert complete(tmp_path, "agentscripts r") == ["run"]
+    assert "--max-parallel" in complete(tmp_path, "agentscripts run m.toml --m")
+    assert complete(tmp_path, "agentscripts run m.toml --only ") == [
+        "good",
+        "bad",
+        "clean",
+        "other",
+    ]
+    assert complete(tmp_path, "agentscripts run m.toml --only go") == ["good"]
+    assert complete(tmp_path, "agentscripts logs m.toml cl") == ["clean"]
+    assert complete(tmp_path, "agentscripts run wrong.toml --only ") == []
+    assert complete(tmp_path, "agentscripts run --only ") == []

@@ -1,0 +1,304 @@
+"""``agentscripts logs``: a log file, and what becomes of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+from commandline import COMMAND, OPTIONS, Terminal, command, read_line
+from support import PATIENCE, eventually
+
+from agentscripts import Options, Runner, Script
+from agentscripts._follow import Rotated
+
+_MANIFEST = '[[script]]\nname = "a"\nlog_path = "a.log"\nscript = "true"\n'
+
+
+def rest(file: Rotated) -> bytes:
+    """Return all that there is."""
+    return b"".join(iter(file.read, b""))
+
+
+def rotate(path: Path, keep: int) -> None:
+    """Do what the library does when a log is full."""
+    for number in range(keep, 0, -1):
+        older = path.with_name(f"{path.name}.{number}")
+        newer = path if number == 1 else path.with_name(f"{path.name}.{number - 1}")
+        if newer.exists():
+            newer.replace(older)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "a.log"
+
+
+def test_what_is_added(log: Path) -> None:
+    """Bytes come as they are added; a new run empties the file, and it is read anew."""
+    log.write_bytes(b"one\xff\n")
+    file = Rotated(log)
+    assert rest(file) == b"one\xff\n"
+    with log.open("ab") as writer:
+        writer.write(b"two")
+        writer.flush()
+        assert rest(file) == b"two"
+        assert rest(file) == b""
+    log.write_bytes(b"new")
+    assert rest(file) == b"new"
+    file.close()
+
+
+def test_rotation(log: Path) -> None:
+    """What the old file got before the rotation comes before what the new one has."""
+    log.write_bytes(b"1")
+    file = Rotated(log)
+    assert rest(file) == b"1"
+    with log.open("ab") as writer:
+        writer.write(b"2")
+    rotate(log, 2)
+    assert rest(file) == b"2"
+    log.write_bytes(b"3")
+    assert rest(file) == b"3"
+    file.close()
+
+
+def test_several_rotations_between_two_looks(log: Path) -> None:
+    """Every file between is read, in order, with more than nine of them, too."""
+    log.write_bytes(b"0 ")
+    file = Rotated(log)
+    assert file.read() == b"0 "
+    for number in range(1, 13):
+        rotate(log, 12)
+        log.write_bytes(b"%d " % number)
+    assert rest(file) == b"".join(b"%d " % number for number in range(1, 13))
+    file.close()
+
+
+def test_rotated_away(log: Path) -> None:
+    """Where the file that was read is gone, all that is left is newer, and is read."""
+    log.write_bytes(b"0 ")
+    file = Rotated(log)
+    assert file.read() == b"0 "
+    for number in range(1, 6):
+        rotate(log, 2)
+        log.write_bytes(b"%d " % number)
+    assert rest(file) == b"3 4 5 "
+    file.close()
+
+
+def test_line_that_a_rotation_moves(log: Path) -> None:
+    """L4: the begin of a line moves to the new file with the rest; it comes once."""
+    log.write_bytes(b"one\ntw")
+    file = Rotated(log)
+    assert rest(file) == b"one\ntw"
+    rotate(log, 2)
+    log.write_bytes(b"t")
+    assert rest(file) == b""
+    log.write_bytes(b"two\nthree")
+    os.truncate(f"{log}.1", 4)
+    assert rest(file) == b"o\nthree"
+    with log.open("ab") as writer:
+        writer.write(b"\n")
+    assert rest(file) == b"\n"
+    file.close()
+
+
+def test_line_that_stays(log: Path) -> None:
+    """A line that was cut by the rotation goes on in the new file."""
+    log.write_bytes(b"one")
+    file = Rotated(log)
+    assert rest(file) == b"one"
+    rotate(log, 2)
+    log.write_bytes(b"two\n")
+    assert rest(file) == b"two\n"
+    file.close()
+
+
+def test_moved_away(log: Path) -> None:
+    """A file that somebody keeps elsewhere is given up for the one at its name, not at once."""
+    log.write_bytes(b"1")
+    file = Rotated(log)
+    assert rest(file) == b"1"
+    log.rename(log.with_name("kept"))
+    log.write_bytes(b"2\n")
+    assert file.read() == b""
+    assert eventually(file.read) == b"2\n"
+    file.close()
+
+
+def test_other_files_are_none_of_its_rotations(log: Path) -> None:
+    """Only ``.1``, ``.2`` … are the log's, and those that are older than what was read are not."""
+    for suffix in "gz", "01", "1.gz", "7":
+        log.with_name(f"a.log.{suffix}").write_bytes(b"other")
+        os.utime(log.with_name(f"a.log.{suffix}"), (1, 1))
+    log.write_bytes(b"1")
+    file = Rotated(log)
+    assert rest(file) == b"1"
+    log.unlink()
+    log.write_bytes(b"2")
+    assert rest(file) == b"2"
+    file.close()
+
+
+def test_missing_file(log: Path) -> None:
+    """A file that is not there yet is no file; later it may be."""
+    file = Rotated(log)
+    with pytest.raises(FileNotFoundError):
+        file.read()
+    log.write_bytes(b"x")
+    assert rest(file) == b"x"
+    log.unlink()
+    assert rest(file) == b""
+    log.write_bytes(b"y")
+    assert rest(file) == b"y"
+    file.close()
+
+
+@pytest.mark.slow
+def test_real_rotations(tmp_path: Path) -> None:
+    """L4: beside the library's writer, however often it rotates, no byte is lost or comes twice."""
+    log = tmp_path / "a.log"
+    count = 20_000
+    options = Options(
+        data_dir_base=tmp_path / "data",
+        log_dir=tmp_path,
+        shell="/bin/sh",
+        max_log_bytes=4096,
+        log_backups=1000,
+    )
+    script = f"seq {count}"
+    log.touch()
+    file = Rotated(log)
+    found = file.read()  # it is open before the first rotation
+    with Runner(options) as runner:
+        runner.init([Script(script=script, log_path="a.log")])
+        thread = threading.Thread(target=runner.execute)
+        thread.start()
+        while thread.is_alive():
+            found += file.read()
+        thread.join()
+    found += rest(file)
+    file.close()
+    assert found == b"".join(b"%d\n" % number for number in range(1, count + 1))
+
+
+# ---- the command ----
+
+
+class Following(subprocess.Popen[bytes]):
+    """``agentscripts logs -f`` on the script ``a``."""
+
+    def __init__(self, base: Path) -> None:
+        argv = [*COMMAND, "logs", "m.toml", "a", "-f"]
+        super().__init__(argv, cwd=base, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)
+
+    def __exit__(self, *exc: object) -> None:
+        self.kill()
+        super().__exit__(*exc)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def logs(tmp_path: Path) -> Path:
+    """The directory of logs of a manifest."""
+    (tmp_path / "m.toml").write_text(OPTIONS + _MANIFEST)
+    (tmp_path / "logs").mkdir()
+    return tmp_path / "logs"
+
+
+@pytest.mark.slow
+def test_whole_log(logs: Path) -> None:
+    """A pipe gets the very bytes, at once."""
+    (logs / "a.log").write_bytes(b"one\n\x1b[2J\xff")
+    argv = [*COMMAND, "logs", "m.toml", "a"]
+    done = subprocess.run(argv, cwd=logs.parent, capture_output=True, timeout=PATIENCE)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"one\n\x1b[2J\xff", b"")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_log_on_a_terminal(tmp_path: Path) -> None:
+    """A terminal is not steered by what a script has written."""
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs/a.log").write_bytes("é one\r\n\x1b[2J\n".encode())
+    with Terminal(tmp_path, _MANIFEST, "logs", after=("a",)) as terminal:
+        assert terminal.finish() == 0
+        assert terminal.screen == ["é one", r"\x1b[2J"]
+
+
+@pytest.mark.slow
+def test_follow(logs: Path) -> None:
+    """-f waits for the file, goes on over a rotation, and ends with Ctrl-C."""
+    log = logs / "a.log"
+    with Following(logs.parent) as process:
+        eventually(lambda: _sleeps(process.pid))
+        log.write_bytes(b"one\n")
+        assert read_line(process.stdout) == "one"
+        rotate(log, 2)
+        log.write_bytes(b"two\n")
+        assert read_line(process.stdout) == "two"
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=PATIENCE)
+        assert (process.returncode, stdout, stderr) == (130, b"", b"")
+
+
+@pytest.mark.slow
+def test_follow_is_no_busy_loop(logs: Path) -> None:
+    """While nothing comes it sleeps: it gives the processor away at each look, and seldom looks."""
+    (logs / "a.log").write_bytes(b"one\n")
+    with Following(logs.parent) as process:
+        assert read_line(process.stdout) == "one"
+        before = _switches(process.pid)
+        eventually(lambda: _switches(process.pid) >= before + 3)
+        used = _cpu(process.pid)
+        now = _switches(process.pid)
+        eventually(lambda: _switches(process.pid) >= now + 5)
+        assert _cpu(process.pid) - used <= 0.1
+
+
+def _switches(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
+
+
+def _cpu(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _sleeps(pid: int) -> bool:
+    return "hrtimer_nanosleep" in Path(f"/proc/{pid}/wchan").read_text() or _cpu(pid) > 0
+
+
+@pytest.mark.slow
+def test_reader_that_leaves(logs: Path) -> None:
+    """``logs -f | head`` ends quietly with the next line."""
+    log = logs / "a.log"
+    log.write_bytes(b"one\n")
+    with Following(logs.parent) as process:
+        assert read_line(process.stdout) == "one"
+        assert process.stdout is not None
+        process.stdout.close()
+        with log.open("ab") as writer:
+            writer.write(b"two\n")
+        assert process.wait(PATIENCE) == 141
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "status", "message"),
+    [
+        ("a", 1, "agentscripts: {logs}/a.log: No such file or directory; the script has not run"),
+        ("b", 2, 'NAME "b" is no script, expected one of a'),
+    ],
+)
+def test_nothing_to_show(logs: Path, name: str, status: int, message: str) -> None:
+    """A script that has not run, and one that is not there, are told apart."""
+    done = command("logs", "m.toml", name, cwd=logs.parent)
+    assert (done.returncode, done.stdout) == (status, "")
+    assert done.stderr == f"{message.format(logs=logs)}\n"
