@@ -26,14 +26,16 @@ BENCH = [
     "subprocess-tee>=0.4",
     "trio>=0.25",
 ]
-CLI = ["click>=8.1", "pydantic>=2", "rich>=13"]
+CLI = ["click>=8.1", "jinja2>=3.1", "pydantic>=2", "rich>=13"]
 DOCS = ["markdown-it-py>=3"]
 TEST = [
     "build>=1.2",
     "cffi>=1.17",
     "hypothesis>=6.100",
+    "jsonschema>=4.20",
     "pytest>=8",
     "pytest-timeout>=2.3",
+    "selenium>=4.20",
     "setuptools>=77",
 ]
 
@@ -65,6 +67,7 @@ setup(
     ],
     python_requires=">=3.11",
     packages=[PACKAGE],
+    package_data={PACKAGE: ["timeline.html.jinja"]},
     zip_safe=False,
     install_requires=[
         "cffi>=1.17",

@@ -12,7 +12,7 @@ __all__ = ["forget", "keep", "watch"]
 
 
 class _Open(Protocol):
-    def _end_with_process(self) -> None:
+    def end_with_process(self) -> None:
         """End what runs, soon."""
 
 
@@ -39,7 +39,7 @@ def forget(one: _Open) -> None:
 def _at_exit() -> None:
     for one in list(_watched):
         with contextlib.suppress(Exception):
-            one._end_with_process()
+            one.end_with_process()
 
 
 # atexit's hooks come after the wait for threads that are no daemons: one in execute would hang. The

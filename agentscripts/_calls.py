@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -27,6 +28,7 @@ class Calls:
     """The calls of one runner. Thread-safe."""
 
     def __init__(self) -> None:
+        self._pid: Final = os.getpid()
         self._group = WaitGroup()
         self._lock = threading.Lock()  # guards all below
         self._shut = False
@@ -34,12 +36,20 @@ class Calls:
         self._dispatches: set[Dispatch] = set()
         self._over = threading.Condition(self._lock)  # a dispatch left the set
         self._begun: set[Stage] = set()
-        self._ending: dict[Stage | None, bool] = {}  # whose runs are to end; True: at once
+        self._ending: dict[Stage, bool] = {}  # whose runs are to end; True: at once
 
-    @property
-    def shut(self) -> bool:
-        """Whether no call may begin any more."""
-        return self._shut
+    def check_process(self) -> None:
+        """Raise ``RunnerClosedError`` in a forked child."""
+        if os.getpid() != self._pid:
+            raise RunnerClosedError(
+                "this runner belongs to the parent process; make another Runner"
+            )
+
+    def check_open(self) -> None:
+        """Raise ``RunnerClosedError`` when no call may begin any more, and in a forked child."""
+        self.check_process()
+        if self._shut:
+            raise RunnerClosedError("this runner is closed; make another Runner")
 
     def begin(self, thread: threading.Thread | None = None) -> None:
         """Count a call of this thread, or of one that is about to start; pair with ``end``.
@@ -47,8 +57,7 @@ class Calls:
         Raises ``RunnerClosedError``.
         """
         with self._lock:
-            if self._shut:
-                raise RunnerClosedError("this runner is closed; make another Runner")
+            self.check_open()
             self._threads.append(thread or threading.current_thread())
             self._group.add()
 
@@ -72,10 +81,10 @@ class Calls:
         with self._lock:
             self._dispatches.add(dispatch)
             self._begun.add(dispatch.stage)
-            ending = [self._ending.get(stage) for stage in (None, dispatch.stage)]
+            ending = self._ending.get(dispatch.stage)
         try:
-            if cancelled or any(one is not None for one in ending):
-                dispatch.cancel(kill=any(ending))
+            if cancelled or ending is not None:
+                dispatch.cancel(kill=bool(ending))
             dispatch.run()
         finally:
             with self._lock:
@@ -86,16 +95,20 @@ class Calls:
         """Whether scripts of a stage run or have run."""
         return stage in self._begun
 
-    def end_stages(self, stages: Collection[Stage]) -> None:
-        """Cancel all runs of some stages, also those to come; return when those under way ended."""
-        for stage in stages:
-            self.cancel_all(stage)
+    def is_ending(self, stage: Stage) -> bool:
+        """Whether runs of a stage are cancelled, also those to come."""
+        return stage in self._ending
+
+    def wait_until_ended(self, stages: Collection[Stage]) -> None:
+        """Wait for the runs of these stages that are under way."""
         with self._over:
             self._over.wait_for(lambda: not any(one.stage in stages for one in self._dispatches))
 
     def runs(self) -> list[Run]:
         """Return what runs or waits now."""
-        return [execution.snapshot() for _, execution in self._unfinished()]
+        with self._lock:
+            dispatches = list(self._dispatches)
+        return [run for dispatch in dispatches for run in dispatch.unfinished()]
 
     def cancel(self, run_id: str) -> bool:
         """Cancel one run; return whether it had not ended yet."""
@@ -105,14 +118,16 @@ class Calls:
                 return True
         return False
 
-    def cancel_all(self, stage: Stage | None = None, *, kill: bool = False) -> None:
-        """Cancel all runs, or those of a stage, also those of calls that are just beginning."""
+    def cancel_all(self, stages: Collection[Stage] = tuple(Stage), *, kill: bool = False) -> None:
+        """Cancel all runs, or those of some stages, also those to come."""
         with self._lock:
-            self._ending[stage] = kill or self._ending.get(stage, False)
-            dispatches = list(self._dispatches)
-        for dispatch in dispatches:
-            if stage in (None, dispatch.stage):
-                dispatch.cancel(kill=kill)
+            for stage in stages:
+                self._ending[stage] = kill or self._ending.get(stage, False)
+            chosen = [one for one in self._dispatches if one.stage in stages]
+        # First, or the end of a run would start or skip another one, of any of these calls.
+        withdrawn = [dispatch.withdraw() for dispatch in chosen]
+        for dispatch, runs in zip(chosen, withdrawn, strict=True):
+            dispatch.cancel(kill=kill, withdrawn=runs)
 
     def finish(self, timeout: float | None, log: AgentLog) -> None:
         """Wait until all calls are over; cancel after ``timeout`` seconds what still runs then.

@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, Final
 
+from agentscripts._escalation import Escalation, Request
 from agentscripts._signals import are_deferred
 
-__all__ = ["SignalClose"]
+__all__ = ["OnSignal", "SignalClose"]
 
 _AGAIN: Final = 0.05  # seconds
 _KILLED: Final = 2.0  # seconds in which killed scripts are gone
@@ -22,6 +23,28 @@ _UNCATCHABLE: Final = frozenset({signal.SIGKILL, signal.SIGSTOP})
 
 _OVER: Final = 0  # no signal has this number
 """Put by ``close`` and by the thread that winds down."""
+
+_taken: Final[set[int]] = set()
+"""The signals that some runner waits for, or has waited for."""
+
+_fork: Final = threading.local()
+
+
+def _block_signals() -> None:
+    _fork.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _taken)
+
+
+def _unblock_signals() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _fork.mask)
+
+
+# Python forgets the signals that a child gets before Python goes on in it. Without a handler they
+# would end it, so they wait for the handler that it has inherited.
+os.register_at_fork(
+    before=_block_signals, after_in_parent=_unblock_signals, after_in_child=_unblock_signals
+)
+
+OnSignal = Callable[[int, bool], object]
 
 
 class SignalClose:
@@ -36,12 +59,12 @@ class SignalClose:
     """
 
     def __init__(self, wind_down: Callable[[], object], kill: Callable[[], object]) -> None:
-        self.on_signal: Callable[[int], object] = lambda number: None
-        """Told by the handler of each signal, until one has its effect."""
         self._wind_down: Final = wind_down
         self._kill: Final = kill
         self._pid: Final = os.getpid()
+        self._escalation: Final = Escalation()
         self._replaced: dict[int, Any] = {}  # the handlers that were there, by signal
+        self._told: dict[int, OnSignal] = {}
         self._events: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._worker: threading.Thread | None = None
@@ -55,7 +78,7 @@ class SignalClose:
         """Whether a signal has come that has not had its effect."""
         return self._signalled and not self._finished
 
-    def add(self, numbers: Sequence[int]) -> None:
+    def add(self, numbers: Sequence[int], on_signal: OnSignal | None) -> None:
         """Wait for these signals, too. Raises ``RuntimeError``, ``TypeError``, ``ValueError``."""
         _check(numbers)
         if self._thread is None:
@@ -66,6 +89,9 @@ class SignalClose:
             old = signal.getsignal(number)
             if old is not signal.SIG_IGN and number not in self._replaced:
                 self._replaced[number] = old
+                _taken.add(number)
+                if on_signal:
+                    self._told[number] = on_signal
                 signal.signal(number, self._handle)
 
     def wait(self, timeout: float | None = None) -> None:
@@ -96,9 +122,12 @@ class SignalClose:
         if os.getpid() != self._pid or self._finished:
             self._pass_on(number, frame)
         elif not self._ready:
-            self._signalled = True
-            self._events.put(number)
-            self.on_signal(number)
+            request = self._escalation.note(time.monotonic())
+            if request is not Request.NONE:
+                self._signalled = True
+                self._events.put(number)
+                if number in self._told:
+                    self._told[number](number, request is Request.SECOND)
         elif not self._had_effect:
             self._had_effect = True
             self._pass_on(number, frame)
@@ -137,10 +166,8 @@ class SignalClose:
         if self._events.get() == _OVER:
             return
         self._kill()
-        give_up = time.monotonic() + _KILLED
-        with contextlib.suppress(queue.Empty):
-            while self._events.get(timeout=max(0.0, give_up - time.monotonic())) != _OVER:
-                pass
+        with contextlib.suppress(queue.Empty):  # stuck in the host's own code
+            self._events.get(timeout=_KILLED)
 
     def _work(self) -> None:
         try:

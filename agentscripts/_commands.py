@@ -11,16 +11,17 @@ from typing import Final, NoReturn, TextIO
 import click
 
 from agentscripts._cancel import CancelToken
-from agentscripts._console import Output, escape
+from agentscripts._console import Output
 from agentscripts._cron import CronSyntax, five_field_warning, parse
 from agentscripts._crontab import parse_schedules, schedule_warnings
 from agentscripts._foreground import run_in_foreground
-from agentscripts._init import leave_process_1
 from agentscripts._manifest import Manifest, ManifestError, load_manifest
 from agentscripts._metricspage import Address, parse_address
+from agentscripts._model import Stage
 from agentscripts._options import Options
 from agentscripts._preview import fire_text
 from agentscripts._schedule import fires_after
+from agentscripts._text import escape
 from agentscripts._version import __version__
 from agentscripts._zones import find_zone, local_zone
 
@@ -39,10 +40,11 @@ def commands() -> None:
 
     A manifest has a [[script]] table for each script, with the fields script (the text, required),
     name, run_on_start, run_on_stop, cron, overlap ("skip", "allow" or "queue"), jitter, timeout,
-    env, log_path, log_source_id and id. An [options] table may set data_dir, log_dir, working_dir,
-    shell, env, max_parallel, wait_delay, kill_delay, stop_signal, max_log_bytes, log_backups,
-    append_logs, cgroup, timezone and cron_syntax ("coder" or "unix"). Durations are seconds or
-    texts such as "1m30s"; relative paths count from the manifest's directory.
+    depends_on (names, or tables such as {on = "build", requires = "completion"}), retries,
+    retry_delay, env, log_path, log_source_id and id. An [options] table may set data_dir, log_dir,
+    working_dir, shell, env, max_parallel, wait_delay, kill_delay, stop_signal, max_log_bytes,
+    log_backups, append_logs, cgroup, timezone and cron_syntax ("coder" or "unix"). Durations are
+    seconds or texts such as "1m30s"; relative paths count from the manifest's directory.
     """
 
 
@@ -68,13 +70,28 @@ def check(manifest: Path) -> None:
 @_MANIFEST
 @click.option("--cron", is_flag=True, help="Go on with the schedules until a signal ends them.")
 @click.option(
+    "--stage",
+    type=click.Choice([str(Stage.START), str(Stage.STOP)]),
+    default=str(Stage.START),
+    help="Which scripts: start (the default) has those with run_on_start = true, stop the others.",
+)
+@click.option(
     "--metrics",
     metavar="ADDRESS",
     callback=lambda context, option, value: value and _address(value),
     help="Serve metrics for Prometheus there, such as 127.0.0.1:9100, or :9100 for all of IPv4.",
 )
-def run(manifest: Path, cron: bool, metrics: Address | None) -> None:
-    """Run the scripts of MANIFEST that have run_on_start = true, side by side.
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Write DIR/results.jsonl, a result per line, and DIR/timeline.html, a page of all.",
+)
+def run(
+    manifest: Path, cron: bool, stage: str, metrics: Address | None, report: Path | None
+) -> None:
+    """Run the scripts of MANIFEST that have run_on_start = true, side by side, but for those that
+    wait for others.
 
     Standard output gets every line that the scripts print, on either of their streams, with the
     script's name before it. Standard error gets all else: warnings as they come, and a summary at
@@ -92,12 +109,41 @@ def run(manifest: Path, cron: bool, metrics: Address | None) -> None:
 
     As process 1 of a container it reaps orphans and passes signals on.
 
-    Exit status: 0 if all went well, 1 if a script failed or the metrics cannot be served, 2 for a
+    Exit status: 0 if all went well, 1 if a script failed or the metrics or the report fail, 2 for a
     mistake in MANIFEST or ADDRESS, 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP, 141 if
     standard output was closed early.
     """
-    leave_process_1()
-    raise SystemExit(run_in_foreground(manifest, _load(manifest), cron=cron, metrics=metrics))
+    loaded = _load(manifest)
+    raise SystemExit(
+        run_in_foreground(
+            manifest, loaded, stage=Stage(stage), cron=cron, metrics=metrics, report=report
+        )
+    )
+
+
+@commands.command()
+@click.argument("results", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Where to write the page. Default: timeline.html beside RESULTS.",
+)
+def timeline(results: Path, output: Path | None) -> None:
+    """Make the page of RESULTS, a results.jsonl that run --report wrote.
+
+    The page is complete in itself: it needs no network and runs no code.
+
+    Exit status: 0, or 2 when RESULTS cannot be read or the page cannot be written.
+    """
+    from agentscripts._report import TIMELINE, read_results, write_timeline
+
+    output = output or results.parent / TIMELINE
+    try:
+        write_timeline(output, read_results(results), str(results))
+    except (OSError, ValueError) as error:
+        _fail(str(error))
+    _print(sys.stdout, str(output))
 
 
 @commands.command("next")
@@ -153,9 +199,11 @@ def _address(text: str) -> Address:
 
 def _load(path: Path) -> Manifest:
     try:
-        return load_manifest(path)
+        manifest = load_manifest(path)
     except ManifestError as error:
         _fail(*error.problems)
+    _print(sys.stderr, *manifest.warnings)
+    return manifest
 
 
 def _fail(*lines: str) -> NoReturn:

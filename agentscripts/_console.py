@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import select
 import threading
 from collections.abc import Callable
-from typing import Final, TextIO
+from typing import TextIO
 
 from agentscripts._cancel import CancelToken
 from agentscripts._logs import LogBatch
+from agentscripts._text import escape
 
-__all__ = ["LineLogger", "Output", "OutputHandler", "escape"]
-
-_CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
-
-
-def escape(text: str) -> str:
-    r"""Return a text with its control characters, all but the tab, written as ``\x1b``."""
-    if text.isprintable():
-        return text
-    return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+__all__ = ["LineLogger", "Output", "OutputHandler"]
 
 
 class Output:

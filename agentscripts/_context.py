@@ -8,7 +8,7 @@ import os
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from agentscripts._command import base_environment, login_shell
 from agentscripts._delivery import Delivery
@@ -18,6 +18,7 @@ from agentscripts._metrics import NoMetrics
 from agentscripts._model import Script
 from agentscripts._native import Census, Gate
 from agentscripts._options import Options
+from agentscripts._order import Order
 from agentscripts._reports import Reports
 from agentscripts._result import RunResult
 from agentscripts._signals import WakeupPipe
@@ -54,6 +55,7 @@ class Context:
         self.delivery: Final = Delivery(self.log, own_threads)
         self.gate: Final = Gate(os.cpu_count() or 1)
         self.ended: Final = Ended()
+        self.order: Final[Order[Any, Any]] = Order(scripts)
         self._cgroups: set[Path] = set()
         with contextlib.ExitStack() as descriptors:
             self.census: Final = Census()
@@ -100,7 +102,7 @@ class Context:
         for left in tuple(self._cgroups):
             self.remove_cgroup(left)
         path = self.options.cgroup / f"agentscripts-{run_id}"
-        path.mkdir()
+        path.mkdir(exist_ok=True)  # a daemon of an attempt before may still be in it
         return path
 
     def remove_cgroup(self, path: Path) -> None:

@@ -23,6 +23,7 @@ class _Lib:
     AS_DELIVERING: int
     AS_CANCEL_STOP: int
     AS_CANCEL_KILL: int
+    AS_STDERR_SIZE: int
 
     # The monotonic clock in nanoseconds.
     def as_monotonic(self) -> int: ...
@@ -76,6 +77,8 @@ class _Lib:
     def as_run_snapshot(self, run: Any, line: Any, size: int, length: Any, /) -> int: ...
     # The length of the text.
     def as_run_tail(self, run: Any, text: Any, size: int, /) -> int: ...
+    # How many lines there were.
+    def as_run_stderr(self, run: Any, text: Any, size: Any, /) -> int: ...
 
 class _FFI:
     NULL: Any

@@ -22,6 +22,7 @@ class _Sink(NamedTuple):
     logger: ScriptLogger
     log_source_id: UUID
     label: str
+    turn: threading.Lock
 
 
 class Delivery:
@@ -41,13 +42,18 @@ class Delivery:
         self._lock = threading.Lock()  # guards _threads
         self._threads: set[threading.Thread] = set()
 
-    def attach(self, logger: ScriptLogger, log_source_id: UUID, label: str) -> int:
-        """Return the key under which a run's lines go to this logger; pair with ``detach``."""
+    def attach(
+        self, logger: ScriptLogger, log_source_id: UUID, label: str, turn: threading.Lock
+    ) -> int:
+        """Return the key under which a run's lines go to this logger; pair with ``detach``.
+
+        turn: held while the logger is called, by all attempts and reminders of one run.
+        """
         # Before the script starts: a thread that starts during it would cost a wait for the GIL.
         if not self._threads:
             self._start_thread()
         key = next(self._keys)
-        self._sinks[key] = _Sink(logger, log_source_id, label)
+        self._sinks[key] = _Sink(logger, log_source_id, label, turn)
         return key
 
     def detach(self, key: int) -> None:
@@ -83,7 +89,9 @@ class Delivery:
                 self._start_thread()
             sink = self._sinks.get(batch.pointer.key)
             if sink is not None:
-                self._call(sink, batch)
+                with sink.turn:
+                    if batch.pointer.key in self._sinks:  # not given up meanwhile
+                        self._call(sink, batch)
                 sink = None
         with self._lock:
             self._threads.discard(threading.current_thread())

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import os
+import random
 import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final
 
 from agentscripts import _native
@@ -18,6 +22,8 @@ from agentscripts._native import Delivered, Outcome, Supervised
 from agentscripts._outcome import exit_text, status_and_reason
 from agentscripts._process import describe, pipe_holders
 from agentscripts._result import RunResult
+from agentscripts._retry import added_up, delay_before_next
+from agentscripts.errors import ScriptError
 
 __all__ = ["Execution"]
 
@@ -27,6 +33,7 @@ _STATES: Final = {
     _native.DELIVERING: RunState.DELIVERING,
 }
 _LOOK_AGAIN: Final = 0.1  # seconds: a cancel or a deadline ends a start that waits, too
+_REMINDER: Final = 1.0  # seconds that a logger has for one: a start may wait for it
 
 
 class Execution:
@@ -43,10 +50,22 @@ class Execution:
         self.script = script
         self.stage = stage
         self.run_id = os.urandom(16).hex()
+        self.status: RunStatus | None = None
+        """How it ended, as soon as its last process has."""
         self.result: RunResult | None = None
+        """Follows when the last lines are delivered."""
+        self.skip: tuple[str, bool] | None = None
+        """Why it must not start, and whether that is a failure of its own."""
+        self.retry_at: float | None = None
+        """When it is to be performed again, in seconds of the monotonic clock."""
         self._context = context
         self._limits = limits
         self._scheduled_at = scheduled_at
+        self._before: RunResult | None = None  # of the attempts so far
+        self._first: tuple[int, float] | None = None  # when the first one began, as in Started
+        self._sending = threading.Lock()  # held while its logger is called
+        self._turn = threading.Lock()  # held while it writes to its log, as a run or a reminder
+        self._begun = False  # it has written there; guarded by _turn
         self._lock = threading.Lock()  # guards the four below together
         self._core: Supervised | None = None  # while it may be asked and cancelled
         self._pid: int | None = None
@@ -65,7 +84,18 @@ class Execution:
         """Whether ``cancel`` was called."""
         return self._cancel is not None
 
-    def snapshot(self) -> Run:
+    @property
+    def failure(self) -> ScriptError | None:
+        """What ``execute`` raises for it: not a skip whose cause is a failure of the same call."""
+        blameless = self.skip is not None and not self.skip[1]
+        return None if self.result is None or blameless else self.result.error
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt comes or is under way: 1 is the first."""
+        return self._before.attempts + 1 if self._before else 1
+
+    def snapshot(self, waits_for: tuple[str, ...] = ()) -> Run:
         """Return how the run is now."""
         state, last_line = RunState.WAITING, ""
         with self._lock:
@@ -73,51 +103,133 @@ class Execution:
                 number, last_line = self._core.snapshot()
                 state = _STATES[number]
             return Run(
-                self.run_id, self.script, self.stage, state, self._pid, self._started_at, last_line
+                run_id=self.run_id,
+                script=self.script,
+                stage=self.stage,
+                state=state,
+                pid=self._pid,
+                started_at=self._started_at,
+                last_line=last_line,
+                waits_for=waits_for,
+                attempt=self.attempt,
             )
 
     def perform(self, on_ended: Callable[[], None], *, permit: bool = False) -> bool:
-        """Run the script and set ``result``; return whether the gate's permit is still held.
+        """Run the script; return whether the gate's permit is still held.
+
+        Sets ``result``, or ``retry_at``: then it is to be called again at that time.
 
         on_ended: called once, when the script has ended; its last lines may still be delivered.
         """
-        launch = Launch(self._context, self.script, self.run_id, self._limits, self._scheduled_at)
-        with contextlib.ExitStack() as ended:
+        with self._turn, contextlib.ExitStack() as ended:
+            self.retry_at = None
+            launch = self._launch()
             ended.callback(on_ended)
             try:
+                if self.skip is not None:
+                    self._skip(launch, *self.skip)
+                    return permit
                 started = self._start(launch, permit)
                 return permit if started is None else self._supervise(started, ended, permit)
             finally:
                 with self._lock:
                     core, self._core = self._core, None
+                    self._pid = self._started_at = None
                 launch.release()
                 if core is not None:
                     core.close()
                 self._context.ended.end()
+
+    def remind(self, text: Callable[[], str]) -> None:
+        """Tell the script's log why the run waits; ``""``: it does no longer."""
+        if not self._turn.acquire(blocking=False):
+            return
+        try:
+            if not (now := text()):
+                return
+            launch = self._launch()
+            core, _ = self._note(launch, now, _REMINDER)
+        finally:
+            self._turn.release()
+        self._deliver(launch, core)  # the run need not wait for that
 
     def set_unstarted(
         self,
         status: RunStatus,
         reason: str,
         cause: Exception | None = None,
+        *,
+        log_path: Path | None = None,
+        log_error: OSError | None = None,
     ) -> None:
-        """Give a run its result that has no process."""
+        """Give a run its result that has no process, or no further one."""
         now = datetime.now(UTC)
-        self._set_result(
-            RunResult(
-                run_id=self.run_id,
-                script=self.script,
-                stage=self.stage,
-                status=status,
-                reason=reason,
-                started_at=now,
-                ended_at=now,
-                duration=0.0,
-                cause=cause,
-            )
+        result = RunResult(
+            run_id=self.run_id,
+            script=self.script,
+            stage=self.stage,
+            status=status,
+            reason=reason,
+            started_at=now,
+            ended_at=now,
+            duration=0.0,
+            attempts=0,
+            cause=cause,
+            log_path=log_path,
+            log_error=log_error,
         )
+        if before := self._before:
+            why = f"{reason} ({self._which()}; the one before: {before.reason})"
+            result = dataclasses.replace(before, status=status, reason=why, cause=cause)
+        self.status = status
+        self._set_result(result)
 
     # ---- the run's thread, in the order of its life ----
+
+    def _launch(self) -> Launch:
+        begun, self._begun = self._begun, True
+        return Launch(
+            self._context,
+            self.script,
+            self.run_id,
+            self._limits,
+            self._scheduled_at,
+            self._sending,
+            begun=begun,
+        )
+
+    def _note(
+        self, launch: Launch, text: str, flush: float | None
+    ) -> tuple[Supervised | None, OSError | None]:
+        """Tell the script's log; a log that cannot be written is told to the agent's."""
+        try:
+            return launch.note(f"agentscripts: {text}", flush), None
+        except Exception as error:  # also what the user's parts raise
+            self._context.log(
+                logging.WARNING,
+                'log file %s of script "%s" cannot be written: %s',
+                self._context.places[self.script.id].log_path,
+                self.script.label,
+                error,
+            )
+            return None, error if isinstance(error, OSError) else None
+
+    def _deliver(self, launch: Launch, core: Supervised | None) -> None:
+        if core is not None:
+            core.finish(self._limits.signals.check)
+            core.close()
+        launch.release()
+
+    def _skip(self, launch: Launch, reason: str, blamed: bool) -> None:
+        self._context.ended.start()
+        flush = self._context.options.flush_timeout
+        core, error = self._note(launch, f"not started: {reason}", flush)
+        self._deliver(launch, core)
+        path = self._context.places[self.script.id].log_path
+        self.set_unstarted(RunStatus.SKIPPED, reason, log_path=path, log_error=error)
+
+    def _which(self) -> str:
+        return f"attempt {self.attempt} of {self.script.retries + 1}"
 
     def _start(self, launch: Launch, permit: bool) -> Started | None:
         """Start the process; ``None``: it was not started, and the result says why."""
@@ -156,10 +268,22 @@ class Execution:
             metrics.stopped(self.stage)
         started.set_ended(outcome)
         status, reason = self._explain(started, outcome)
+        if not self._plan_retry(started, status, reason):
+            self.status = status
         ended.close()
         delivered = core.finish(between)
-        self._conclude(started, outcome, delivered, status, reason)
+        self._conclude(self._result_of(started, outcome, delivered, status, reason))
         return outcome.kept_permit
+
+    def _plan_retry(self, started: Started, status: RunStatus, reason: str) -> bool:
+        """Decide whether there is another attempt, and tell the script's log."""
+        delay = delay_before_next(self.script, self.attempt, status, random.random())
+        if delay is None or self.cancelled or self._limits.over() is not None:
+            return False
+        self.retry_at = time.monotonic() + delay
+        text = f"{self._which()}: {reason}; the next one follows in {delay:.3g} s"
+        started.core.note(started.log, f"agentscripts: {text}")
+        return True
 
     def _explain(self, started: Started, outcome: Outcome) -> tuple[RunStatus, str]:
         """Return how the run ended; tell the script's own log when its pipes stayed open."""
@@ -171,37 +295,55 @@ class Execution:
             started.core.note(started.log, f"agentscripts: {reason}")
         return status, reason
 
-    def _conclude(
+    def _result_of(
         self,
         started: Started,
         outcome: Outcome,
         delivered: Delivered,
         status: RunStatus,
         reason: str,
-    ) -> None:
-        duration = (outcome.ended - started.began) / 1e9
-        self._set_result(
-            RunResult(
-                run_id=self.run_id,
-                script=self.script,
-                stage=self.stage,
-                status=status,
-                reason=reason,
-                exit_code=outcome.exit_code,
-                started_at=datetime.fromtimestamp(started.began_at, UTC),
-                ended_at=datetime.fromtimestamp(started.began_at + duration, UTC),
-                duration=duration,
-                output_bytes=outcome.output_bytes,
-                lines=delivered.lines,
-                lines_dropped=delivered.dropped,
-                log_path=self._context.places[self.script.id].log_path,
-                log_error=outcome.log_error,
-                survivors=outcome.survivors,
-                tail=started.core.tail() if outcome.output_bytes else (),
-                cpu_seconds=outcome.cpu_seconds,
-                max_rss=outcome.max_rss,
-            ),
-            exit_text(outcome.exit_code),
+    ) -> RunResult:
+        self._first = self._first or (started.began, started.began_at)
+        began, began_at = self._first
+        duration = (outcome.ended - began) / 1e9
+        stderr, stderr_lines = started.core.stderr() if outcome.output_bytes else ((), 0)
+        return RunResult(
+            run_id=self.run_id,
+            script=self.script,
+            stage=self.stage,
+            status=status,
+            reason=reason,
+            exit_code=outcome.exit_code,
+            started_at=datetime.fromtimestamp(began_at, UTC),
+            ended_at=datetime.fromtimestamp(began_at + duration, UTC),
+            duration=duration,
+            output_bytes=outcome.output_bytes,
+            lines=delivered.lines,
+            lines_dropped=delivered.dropped,
+            log_path=self._context.places[self.script.id].log_path,
+            log_error=outcome.log_error,
+            survivors=outcome.survivors,
+            tail=started.core.tail() if outcome.output_bytes else (),
+            stderr=stderr,
+            stderr_lines=stderr_lines,
+            cpu_seconds=outcome.cpu_seconds,
+            max_rss=outcome.max_rss,
+        )
+
+    def _conclude(self, result: RunResult) -> None:
+        which = self._which()
+        if self._before is not None:
+            result = added_up(self._before, result)
+        if self.retry_at is None:
+            self._set_result(result, exit_text(result.exit_code))
+            return
+        self._before = result
+        self._context.log(
+            logging.WARNING,
+            'run agent script "%s": %s: %s; the next one follows',
+            self.script.label,
+            which,
+            result.reason,
         )
 
     def _set_result(self, result: RunResult, how: str = "") -> None:

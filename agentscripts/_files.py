@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, NamedTuple, NoReturn, Protocol
 
 from agentscripts._model import Script
+from agentscripts.errors import InvalidScriptError
 
-__all__ = ["Filesystem", "LogTarget", "OSFilesystem", "log_path_for"]
+__all__ = ["Filesystem", "LogTarget", "OSFilesystem", "check_rotation", "log_path_for"]
 
 _OPEN_FLAGS: Final = (
     os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW
@@ -20,6 +23,7 @@ _LOG_MODE: Final = 0o600
 _NULL: Final = "/dev/null"
 _NULL_DEVICE: Final = os.makedev(1, 3)
 _STANDARD_STREAMS: Final = {"/dev/stdout": 1, "/dev/stderr": 2}
+_BACKUP: Final = re.compile(r"[1-9][0-9]{0,3}")
 _ADVICE: Final = "expected a regular file with one link; remove it or choose another log_path"
 _REFUSED: Final = {
     stat.S_IFLNK: (errno.ELOOP, "is a symbolic link"),
@@ -63,6 +67,23 @@ def log_path_for(script: Script, log_dir: Path) -> Path:
     """Return the path of a script's log (L1); unknown variables and users stay as they are."""
     text = script.log_path or f"coder-script-{script.log_source_id}.log"
     return log_dir / os.path.expandvars(os.path.expanduser(text))
+
+
+def check_rotation(scripts: Iterable[Script], log_dir: Path, log_backups: int) -> None:
+    """Refuse a log that the rotation of another script's log would overwrite (L4).
+
+    Raises ``InvalidScriptError``.
+    """
+    paths = [(script, str(log_path_for(script, log_dir))) for script in scripts]
+    labels = {path: script.label for script, path in paths}
+    for script, path in paths:
+        base, _, number = path.rpartition(".")
+        if base in labels and _BACKUP.fullmatch(number) and int(number) <= log_backups:
+            problem = (
+                f"is {script.log_path!r}, where the log of script {labels[base]!r} rotates to, "
+                f"expected another path than {base}.1 to .{log_backups}"
+            )
+            raise InvalidScriptError(script.label, "log_path", problem)
 
 
 class OSFilesystem:

@@ -9,11 +9,12 @@ import signal
 import sys
 from collections import defaultdict
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
+from agentscripts._calls import selects
 from agentscripts._cancel import CancelToken
-from agentscripts._console import LineLogger, Output, OutputHandler, escape
+from agentscripts._console import LineLogger, Output, OutputHandler
 from agentscripts._interrupts import Interrupts, ServingInterrupts
 from agentscripts._logs import ScriptLogger
 from agentscripts._manifest import Manifest
@@ -23,7 +24,11 @@ from agentscripts._options import Options
 from agentscripts._result import RunResult
 from agentscripts._runner import Runner
 from agentscripts._summary import summarize
+from agentscripts._text import escape
 from agentscripts.errors import RunnerClosedError
+
+if TYPE_CHECKING:
+    from agentscripts._report import Report
 
 __all__ = ["run_in_foreground"]
 
@@ -33,26 +38,43 @@ _SIGNALLED: Final = 128
 
 
 def run_in_foreground(
-    path: Path, manifest: Manifest, *, cron: bool = False, metrics: Address | None = None
+    path: Path,
+    manifest: Manifest,
+    *,
+    stage: Stage = Stage.START,
+    cron: bool = False,
+    metrics: Address | None = None,
+    report: Path | None = None,
 ) -> int:
     """Run the scripts, print what ``agentscripts run --help`` tells, and return the exit status.
 
     Takes over SIGINT, SIGTERM and SIGHUP meanwhile, so only the main thread may call it.
 
+    stage: whose scripts run at once.
     cron: whether to go on with the schedules until one of these signals.
     metrics: where to serve the page for Prometheus.
+    report: the directory for the results and their timeline.
     """
-    return _Foreground(path, manifest, cron=cron, metrics=metrics).run()
+    return _Foreground(path, manifest, stage, cron, metrics, report).run()
 
 
 class _Foreground:
     def __init__(
-        self, path: Path, manifest: Manifest, *, cron: bool = False, metrics: Address | None = None
+        self,
+        path: Path,
+        manifest: Manifest,
+        stage: Stage,
+        cron: bool,
+        metrics: Address | None,
+        report: Path | None,
     ) -> None:
         self._path = path
+        self._stage = stage
         self._manifest = manifest
         self._cron = cron
         self._metrics = metrics
+        self._report_directory = report
+        self._report: Report | None = None
         self._cancel = CancelToken()
         self._hurry = CancelToken()
         self._stdout = Output(sys.stdout, self._hurry, self._cancel.cancel)
@@ -63,13 +85,30 @@ class _Foreground:
     def run(self) -> int:
         with self._signals, contextlib.suppress(KeyboardInterrupt):
             try:
-                if not self._run_with_metrics():
+                if not self._run_with_report():
                     return _FAILED
             except OSError as error:  # the directories cannot be made
                 self._say(f"agentscripts: cannot start: {escape(str(error))}\n")
                 return _FAILED
             self._summarize()
         return self._exit_status()
+
+    def _run_with_report(self) -> bool:
+        if self._report_directory is None:
+            return self._run_with_metrics()
+        from agentscripts._report import TIMELINE, Report
+
+        directory = self._report_directory
+        self._report = Report(directory, str(self._path), self._say_report_failed)
+        try:
+            return self._run_with_metrics()
+        finally:
+            self._report.close()
+            if self._report.error is None:
+                self._say(f"agentscripts: timeline in {escape(str(directory / TIMELINE))}\n")
+
+    def _say_report_failed(self, error: OSError) -> None:
+        self._say(f"agentscripts: cannot write the report: {escape(str(error))}\n")
 
     def _run_with_metrics(self) -> bool:
         """Return whether the page could be served."""
@@ -100,12 +139,12 @@ class _Foreground:
                 if isinstance(self._signals, ServingInterrupts):
                     self._serve(runner, self._signals)
                 else:
-                    runner.execute(Stage.START, cancel=self._cancel, check=False)
+                    runner.execute(self._stage, cancel=self._cancel, check=False)
 
     def _serve(self, runner: Runner, signals: ServingInterrupts) -> None:
         signals.attach(runner)
         with contextlib.suppress(RunnerClosedError):  # by a signal
-            runner.execute(Stage.START, cancel=self._cancel, check=False)
+            runner.execute(self._stage, cancel=self._cancel, check=False)
             if self._results:
                 self._summarize()
                 self._results.clear()
@@ -117,12 +156,15 @@ class _Foreground:
         signals.wait(self._cancel)
 
     def _note(self, result: RunResult) -> None:
+        if self._report is not None:
+            self._report.add(result)
         # Those of schedules would grow without end; their failures are warnings of the library.
         if result.stage is not Stage.CRON:
             self._results.append(result)
 
     def _runs(self, script: Script) -> bool:
-        return script.run_on_start or (self._cron and (script.run_on_stop or bool(script.cron)))
+        later = self._cron and (script.run_on_stop or bool(script.cron))
+        return later or selects(self._stage, script)
 
     def _options(self) -> Options:
         prefixes = self._prefixes()
@@ -159,7 +201,7 @@ class _Foreground:
         if results:
             self._say(summarize(results, self._manifest.labels))
         elif not self._signals.first and not self._cron:
-            self._say(f"{escape(str(self._path))}: no script has run_on_start = true\n")
+            self._say(f"{escape(str(self._path))}: no script has run_on_{self._stage} = true\n")
 
     def _exit_status(self) -> int:
         if self._signals.first:
@@ -168,6 +210,8 @@ class _Foreground:
             if error.errno == errno.EPIPE:
                 return _SIGNALLED + signal.SIGPIPE
             self._stderr.write(f"agentscripts: cannot write the output: {error.strerror}\n")
+            return _FAILED
+        if self._report is not None and self._report.error is not None:
             return _FAILED
         return 0 if all(result.ok for result in self._results) else _FAILED
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import select
 import signal
+import time
 from types import FrameType, TracebackType
 from typing import Final, Self
 
 from agentscripts._cancel import CancelToken
 from agentscripts._console import Output
+from agentscripts._escalation import Escalation, Request
 from agentscripts._runner import Runner
 from agentscripts._signals import DeferredSignals, WakeupPipe
 
@@ -20,8 +22,8 @@ _ASKING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 class Interrupts:
     """Takes over the signals that ask this process to end, but for those that it was told to
-    ignore. Each raises ``KeyboardInterrupt``: for ``execute`` the first one cancels, the second
-    one kills.
+    ignore. The first request and the second each raise ``KeyboardInterrupt``: for ``execute`` the
+    first one cancels, the second one kills.
 
     first: the number of the first one; 0 before.
     """
@@ -32,15 +34,13 @@ class Interrupts:
         self.first = 0
         self._stderr = stderr
         self._hurry = hurry
-        self._busy = False
+        self._escalation = Escalation()
         self._replaced = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
-        for number in *_ASKING, signal.SIGALRM:
-            old = signal.getsignal(number)
-            if old is not signal.SIG_IGN or number == signal.SIGALRM:
-                self._replaced.callback(signal.signal, number, old)
-                signal.signal(number, self._handle)
+        for number in _ASKING:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._replace(number)
         return self
 
     def __exit__(
@@ -49,22 +49,24 @@ class Interrupts:
         value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        self._replaced.close()
+        if self.first:  # it ends: no further signal may change its exit status
+            for number in _ASKING:
+                signal.signal(number, signal.SIG_IGN)
+        else:
+            self._replaced.close()
+
+    def _replace(self, number: signal.Signals) -> None:
+        self._replaced.callback(signal.signal, number, signal.getsignal(number))
+        signal.signal(number, self._handle)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._busy:
-            # This call interrupts another one, which is about to raise. What both raise would be
-            # one exception, so this one comes again as an alarm, when the other one has raised.
-            signal.setitimer(signal.ITIMER_REAL, 0.01)
-            return
-        self._busy = True
-        self._tell(number)
-        self._busy = False
-        raise KeyboardInterrupt
+        request = self._escalation.note(time.monotonic())
+        if request is not Request.NONE:
+            self._tell(number, second=request is Request.SECOND)
+            raise KeyboardInterrupt
 
-    def _tell(self, number: int) -> None:
-        if self.first:
+    def _tell(self, number: int, *, second: bool) -> None:
+        if second:
             self._hurry.cancel()
             self._stderr.write_now("agentscripts: killing the scripts\n")
         else:
@@ -83,14 +85,16 @@ class ServingInterrupts(Interrupts):
 
     def __init__(self, stderr: Output, hurry: CancelToken) -> None:
         super().__init__(stderr, hurry)
-        self._attached = False
+        self._closing = False  # it closes by a signal, and has not raised yet
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self._replace(signal.SIGALRM)  # by an alarm it closes without a signal from outside
+        return self
 
     def attach(self, runner: Runner) -> None:
         """Have the signals close this runner."""
-        self._attached = True
-        # An alarm closes it without a signal from outside.
-        runner.close_on_signals(*_ASKING, signal.SIGALRM)
-        runner._signals.on_signal = self._tell
+        runner.close_on_signals(*_ASKING, signal.SIGALRM, on_signal=self._on_signal)
 
     def wait(self, cancel: CancelToken) -> None:
         """Block until the runner is closed, which cancelling the token does, too; always raises
@@ -111,10 +115,13 @@ class ServingInterrupts(Interrupts):
             pipe.close()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._attached:
+        if self._closing:  # it has closed
+            self._closing = False
             raise KeyboardInterrupt
         super()._handle(number, frame)
 
-    def _tell(self, number: int) -> None:
-        if number != signal.SIGALRM or not self._attached:
-            super()._tell(number)
+    def _on_signal(self, number: int, second: bool) -> None:
+        self._closing = True
+        self._escalation.note(time.monotonic())  # for a signal that comes when it has closed
+        if second or number != signal.SIGALRM:
+            self._tell(number, second=second)

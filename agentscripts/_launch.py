@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import threading
 import time
 from collections.abc import Mapping
 from datetime import datetime
@@ -99,12 +100,17 @@ class Launch:
         run_id: str,
         limits: CallLimits,
         scheduled_at: datetime | None,
+        turn: threading.Lock,
+        *,
+        begun: bool = False,
     ) -> None:
         self._context = context
+        self._turn = turn  # of the logger, which what is left of an attempt before may still hold
         self._script = script
         self._run_id = run_id
         self._limits = limits
         self._scheduled_at = scheduled_at
+        self._begun = begun  # the run has written to its log file before
         self._log: LogFile | None = None
         self._key: int | None = None
         self._cleanup: tuple[Path, ...] = ()
@@ -118,14 +124,7 @@ class Launch:
         Raises ``OSError``, and what the user's parts raise; ``release`` is due in any case.
         """
         context, options, script = self._context, self._context.options, self._script
-        self._log = log = WRITERS.open(
-            options.filesystem,
-            self._place.log_path,
-            append=options.append_logs,
-            max_bytes=options.max_log_bytes,
-            backups=options.log_backups,
-            max_line=options.max_line,
-        )
+        log = self._open_log()
         data_dir = self._place.data_dir
         options.filesystem.make_dirs(data_dir, 0o700)
         options.filesystem.make_dirs(context.script_bin_dir, 0o700)  # a script may have removed it
@@ -141,7 +140,7 @@ class Launch:
         command = options.command_factory.create_command(script, env)
         self._cleanup = command.cleanup
         self._join_cgroup()
-        core = self._make_core()
+        core = self._make_core(options.flush_timeout)
         cwd = context.working_dir(command.cwd, env)
         began_at, began = time.time(), monotonic()
         process = context.spawner.spawn(command, cwd, self._limits.base, self._cgroup)
@@ -162,21 +161,45 @@ class Launch:
         )
         return Started(core, process, log, began, began_at, limit)
 
+    def note(self, text: str, flush: float | None) -> Supervised:
+        """Tell the log file and the logger a line, without a process; return what delivers it.
+
+        flush: how many seconds the logger may take.
+
+        Raises like ``start``; ``release`` is due in any case.
+        """
+        log = self._open_log()
+        core = self._make_core(flush)
+        core.note(log, text)
+        return core
+
+    def _open_log(self) -> LogFile:
+        options = self._context.options
+        self._log = WRITERS.open(
+            options.filesystem,
+            self._place.log_path,
+            append=options.append_logs or self._begun,
+            max_bytes=options.max_log_bytes,
+            backups=options.log_backups,
+            max_line=options.max_line,
+        )
+        return self._log
+
     def _join_cgroup(self) -> None:
         self._cgroup = self._context.make_cgroup(self._run_id)
         if self._cgroup is not None:
             self._cgroup_fd = os.open(self._cgroup, os.O_DIRECTORY | os.O_CLOEXEC)
 
-    def _make_core(self) -> Supervised:
+    def _make_core(self, flush: float | None) -> Supervised:
         options, delivery = self._context.options, self._context.delivery
         logger = options.get_script_logger(self._script.log_source_id)
         pool = None
         if logger is not DISCARD:
-            self._key = delivery.attach(logger, self._script.log_source_id, self._script.label)
+            self._key = delivery.attach(
+                logger, self._script.log_source_id, self._script.label, self._turn
+            )
             pool = delivery.pool
-        return Supervised(
-            pool, self._key or 0, options.max_line, options.stall_timeout, options.flush_timeout
-        )
+        return Supervised(pool, self._key or 0, options.max_line, options.stall_timeout, flush)
 
     def release(self) -> None:
         """Give everything back; may be called in any state, and again."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -24,6 +25,15 @@ class OwnThreads:
     def new(self, name: str, target: Callable[..., object], *args: Any) -> threading.Thread:
         """Return a daemonic thread that calls ``target``; not started yet."""
         return threading.Thread(target=self._run, args=(target, args), name=name, daemon=True)
+
+    def start(self, name: str, target: Callable[..., object], *args: Any) -> threading.Thread:
+        """Return such a thread, started. Raises ``OSError`` when none is left in the system."""
+        thread = self.new(name, target, *args)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            raise OSError(errno.EAGAIN, "no thread can be started") from error
+        return thread
 
     def has_current(self) -> bool:
         """Whether the caller is in one of them."""

@@ -1,44 +1,70 @@
-"""A TOML manifest becomes scripts and options, or a list of all its mistakes."""
+"""A manifest, TOML or JSON, becomes scripts and options, or a list of all its mistakes."""
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
 from agentscripts._crontab import parse_schedules
+from agentscripts._files import check_rotation
+from agentscripts._mistakes import hint, place_text, problem_text, shown
 from agentscripts._model import Script
 from agentscripts._options import Options
-from agentscripts._tables import ManifestTable, OptionsTable, ScriptTable
-from agentscripts._validation import validate_scripts
+from agentscripts._places import Place, json_lines, line_of, toml_lines
+from agentscripts._tables import AgentScript, AgentScripts, ManifestTable, ScriptTable
+from agentscripts._validation import script_problems
 from agentscripts.errors import InvalidScheduleError, InvalidScriptError
 
 __all__ = ["Manifest", "ManifestError", "load_manifest", "parse_manifest"]
 
-_LONGEST_VALUE: Final = 60
-
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """What a manifest says: its scripts in order, and arguments for ``Options``."""
+    """What a manifest says: its scripts in order, and arguments for ``Options``.
+
+    warnings: what is legal and may be a mistake, a line each.
+    """
 
     scripts: tuple[Script, ...]
     options: Mapping[str, Any]
+    warnings: tuple[str, ...] = ()
 
     @property
     def labels(self) -> dict[UUID, str]:
         """What to call each script, by its id: its name, else ``script[2]``, counted from 1."""
         numbered = enumerate(self.scripts, 1)
         return {script.id: script.name or f"script[{number}]" for number, script in numbered}
+
+    def find(self, name: str) -> Script:
+        """Return the script of this label. Raises ``ValueError``."""
+        labels = self.labels
+        for script in self.scripts:
+            if labels[script.id] == name:
+                return script
+        known = hint(name, list(labels.values())) if labels else "there is none"
+        raise ValueError(f'"{name}" is no script, {known}')
+
+    def only(self, names: Iterable[str]) -> Manifest:
+        """Return the manifest with these scripts, and those that they depend on, alone.
+
+        Raises ``ValueError`` for a name that is not there.
+        """
+        wanted, found = [self.find(name) for name in names], set()
+        while wanted:
+            script = wanted.pop()
+            if script.id not in found:
+                found.add(script.id)
+                wanted += [self.find(one.on) for one in script.depends_on]
+        scripts = tuple(script for script in self.scripts if script.id in found)
+        return dataclasses.replace(self, scripts=scripts)
 
 
 class ManifestError(ValueError):
@@ -49,20 +75,48 @@ class ManifestError(ValueError):
         self.problems = tuple(problems)
 
 
+class _Format(NamedTuple):
+    """name: of the format. table, script: the models of the whole and of a script."""
+
+    name: str
+    parse: Callable[[str], Any]
+    lines: Callable[[str], Mapping[Place, int]]
+    table: type[ManifestTable | AgentScripts]
+    script: type[BaseModel]
+
+
+_TOML: Final = _Format("TOML", tomllib.loads, toml_lines, ManifestTable, ScriptTable)
+
+
+def _parse_agent_scripts(text: str) -> dict[str, Any]:
+    scripts = json.loads(text)
+    if not isinstance(scripts, list):
+        raise ValueError(f"{shown(scripts)} is no array, expected an array of objects")
+    return {"script": scripts}
+
+
+_JSON: Final = _Format("JSON", _parse_agent_scripts, json_lines, AgentScripts, AgentScript)
+
+
+def _format_of(path: Path) -> _Format:
+    return _JSON if path.suffix == ".json" else _TOML
+
+
 def load_manifest(path: Path) -> Manifest:
-    """Read and check a manifest.
+    """Read and check a manifest: the JSON of coder's agent when its name ends so, else TOML.
 
     Raises ``ManifestError``, also for a file that cannot be read.
     """
+    expected = f"expected a {_format_of(path).name} file"
     try:
         text = path.read_bytes().decode("utf-8")
     except OSError as error:
-        raise ManifestError([f"{path}: {error.strerror}, expected a TOML file"]) from None
+        raise ManifestError([f"{path}: {error.strerror}, {expected}"]) from None
     except UnicodeDecodeError as error:
         before = error.object[: error.start]
         line, column = before.count(b"\n") + 1, len(before) - before.rfind(b"\n")
         byte = error.object[error.start]
-        problem = f"{path}:{line}:{column}: byte 0x{byte:02x} is no UTF-8, expected a TOML file"
+        problem = f"{path}:{line}:{column}: byte 0x{byte:02x} is no UTF-8, {expected}"
         raise ManifestError([problem]) from None
     return parse_manifest(text, path)
 
@@ -70,43 +124,54 @@ def load_manifest(path: Path) -> Manifest:
 def parse_manifest(text: str, path: Path) -> Manifest:
     """Check the text of a manifest; relative paths in it count from the directory of ``path``.
 
-    Raises ``ManifestError`` with all mistakes at once; after one in the syntax nothing else can
-    be checked.
+    Raises ``ManifestError`` with all mistakes at once, in the order of their lines; after one in
+    the syntax nothing else can be checked.
     """
-    data = _parse_toml(text, path)
-    problems = list(_duplicate_names(data))
+    how = _format_of(path)
+    data = _parse(text, path, how)
+    told: list[tuple[Place, str]] = []
+    wrong: set[Place] = set()
+    tables = _validate(data, path, how, told, wrong)
+    if tables is None:
+        raise ManifestError(_in_order(told, how.lines(text), path))
+    fields = [table.given() for table in tables.script]
+    warnings: list[tuple[Place, str]] = []
+    if how is _JSON:
+        nameless = _taken_names(fields)
+        warnings += _oddities(data, nameless)
+        for index in nameless:
+            del fields[index]["name"]
+    scripts = [Script(**given) for given in fields]
+    options = tables.options.given()
+    for index, error in script_problems(scripts):
+        told.append(_told(("script", index, error.field), error.args[2], data))
+    told += _rotation_problems(scripts, Options(**options), data)
+    if not {("options", "timezone"), ("options", "cron_syntax")} & wrong:
+        told += _schedule_problems(scripts, Options(**options), data)
+    if told:
+        raise ManifestError(_in_order(told, how.lines(text), path))
+    lines = how.lines(text) if warnings else {}
+    return Manifest(tuple(scripts), options, tuple(_in_order(warnings, lines, path)))
+
+
+def _in_order(
+    problems: Iterable[tuple[Place, str]], lines: Mapping[Place, int], path: Path
+) -> list[str]:
+    """Return problems with their file and line, as compilers tell them."""
+    placed = [(line_of(place, lines) or 0, text) for place, text in problems]
+    placed.sort(key=lambda one: one[0])
+    return [f"{path}:{line}: {text}" if line else f"{path}: {text}" for line, text in placed]
+
+
+def _told(place: Place, problem: str, data: Mapping[str, Any]) -> tuple[Place, str]:
+    return place, f"{place_text(place, data)}: {problem}"
+
+
+def _parse(text: str, path: Path, how: _Format) -> Any:
     try:
-        tables = ManifestTable.model_validate(data, context=path.parent.absolute())
-    except ValidationError as error:
-        problems += [_problem(details, data) for details in error.errors(include_url=False)]
-    if problems:
-        raise ManifestError([f"{path}: {problem}" for problem in problems])
-    scripts = [Script(**table.model_dump(exclude_unset=True)) for table in tables.script]
-    options = tables.options.model_dump(exclude_unset=True)
-    try:
-        checked = validate_scripts(scripts)
-    except InvalidScriptError as error:
-        raise ManifestError([f"{path}: {error}"]) from None
-    problems = list(_schedule_problems(checked, Options(**options), data))
-    if problems:
-        raise ManifestError([f"{path}: {problem}" for problem in problems])
-    return Manifest(checked, options)
-
-
-def _schedule_problems(
-    scripts: Sequence[Script], options: Options, data: Mapping[str, Any]
-) -> Iterator[str]:
-    """Yield them only when all else is right: how they are read is an option."""
-    for index, script in enumerate(scripts):
-        try:
-            parse_schedules([script], options)
-        except InvalidScheduleError as error:
-            yield f"{_script_place(data, index)} cron: {error.args[2]}"
-
-
-def _parse_toml(text: str, path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
+        return how.parse(text)
+    except json.JSONDecodeError as error:
+        raise ManifestError([f"{path}:{error.lineno}:{error.colno}: {error.msg}"]) from None
     except tomllib.TOMLDecodeError as error:
         # Python 3.11 tells the place in the message only.
         what, _, where = str(error).removesuffix(")").rpartition(" (at ")
@@ -115,83 +180,85 @@ def _parse_toml(text: str, path: Path) -> dict[str, Any]:
         else:
             line, column = text.count("\n") + 1, len(text) - text.rfind("\n")
         raise ManifestError([f"{path}:{line}:{column}: {what}"]) from None
-    except (ValueError, RecursionError) as error:  # an integer or a nesting beyond Python's limits
+    except (ValueError, RecursionError) as error:  # or what is beyond Python's limits
         raise ManifestError([f"{path}: {error}"]) from None
 
 
-def _duplicate_names(data: Mapping[str, Any]) -> Iterator[str]:
-    """Find them in the raw data, so that they are told together with the other mistakes."""
+def _validate(
+    data: Any, path: Path, how: _Format, told: list[tuple[Place, str]], wrong: set[Place]
+) -> ManifestTable | AgentScripts | None:
+    """Return the tables without the fields that are wrong, and tell those: so what is right can be
+    checked further. ``None``: there is nothing left."""
+    context = path.parent.absolute()
+    try:
+        return how.table.model_validate(data, context=context)
+    except ValidationError as error:
+        errors = error.errors(include_url=False)
+    for details in errors:
+        told.append((details["loc"], problem_text(details, data, how.script)))
+        wrong.add(details["loc"][: 3 if details["loc"][0] == "script" else 2])
+    try:
+        return how.table.model_validate(_without(data, wrong), context=context)
+    except ValidationError:  # no scripts, or what is no table
+        return None
+
+
+def _without(data: Mapping[str, Any], wrong: Iterable[Place]) -> dict[str, Any]:
+    """Return a manifest without some fields, but with a command where there has to be one."""
+    left = {key: value for key, value in data.items() if key in ManifestTable.model_fields}
+    if isinstance(left.get("script"), list):
+        left["script"] = [dict(one) if isinstance(one, dict) else {} for one in left["script"]]
+    if isinstance(left.get("options"), dict):
+        left["options"] = dict(left["options"])
+    for place in wrong:
+        match place:
+            case ("script", int(index), field):
+                left["script"][index].pop(field, None)
+            case ("options", field):
+                left["options"].pop(field, None)
+            case ("options",):
+                del left["options"]
+    for table in left["script"] if isinstance(left.get("script"), list) else ():
+        table.setdefault("script", "true")
+    return left
+
+
+def _rotation_problems(
+    scripts: Sequence[Script], options: Options, data: Mapping[str, Any]
+) -> Iterator[tuple[Place, str]]:
+    if options.max_log_bytes is None:
+        return
+    try:
+        check_rotation(scripts, options.log_dir, options.log_backups)
+    except InvalidScriptError as error:
+        index = [script.label for script in scripts].index(error.script)
+        yield _told(("script", index, error.field), error.args[2], data)
+
+
+def _schedule_problems(
+    scripts: Sequence[Script], options: Options, data: Mapping[str, Any]
+) -> Iterator[tuple[Place, str]]:
+    for index, script in enumerate(scripts):
+        try:
+            parse_schedules([script], options)
+        except InvalidScheduleError as error:
+            yield _told(("script", index, "cron"), error.args[2], data)
+
+
+def _taken_names(tables: Sequence[Mapping[str, Any]]) -> set[int]:
+    """Return which scripts have the name of one before them."""
     first: dict[str, int] = {}
-    tables = data.get("script")
-    for index, table in enumerate(tables if isinstance(tables, list) else []):
-        name = table.get("name") if isinstance(table, dict) else None
-        if isinstance(name, str) and name and first.setdefault(name, index) != index:
-            used = f"{_shown(name)} is the name of script[{first[name] + 1}] too"
-            yield f"{_script_place(data, index)} name: {used}, expected a unique one"
+    named = [(index, table["name"]) for index, table in enumerate(tables) if table.get("name")]
+    return {index for index, name in named if first.setdefault(name, index) != index}
 
 
-def _problem(error: ErrorDetails, data: Mapping[str, Any]) -> str:
-    """Say in one line what pydantic found: table, field, value, and what was expected."""
-    where, model, path = _locate(error["loc"], data)
-    fields = {info.alias or name: info for name, info in model.model_fields.items()}
-    place = f"{where} {'.'.join(path)}".strip()
-    info = fields.get(path[0]) if path else None
-    if error["type"] == "extra_forbidden":
-        return f"{place}: is unknown, {_hint(path[-1], list(fields))}"
-    if error["type"] == "value_error":
-        return f"{place}: {error['ctx']['error']}"
-    title, expected = "table", "a table of fields"
-    if info is not None:
-        title, expected = str(info.title), str(info.description)
-    if len(path) > 1:  # a variable of an environment
-        title, expected = "text", "a quoted text"
-    if error["type"] == "missing":
-        return f"{place}: is missing, expected {expected}"
-    value = _shown(error["input"], secret=info is not None and not info.repr)
-    return f"{place}: {value} is no {title}, expected {expected}"
-
-
-def _locate(
-    location: tuple[int | str, ...], data: Mapping[str, Any]
-) -> tuple[str, type[BaseModel], list[str]]:
-    """Return what to call the table, its model, and the way to the value inside it."""
-    match location:
-        case ("script", int(index), *path):
-            return _script_place(data, index), ScriptTable, list(map(str, path))
-        case ("options", first, *path):
-            return "options", OptionsTable, list(map(str, [first, *path]))
-    return "", ManifestTable, list(map(str, location))
-
-
-def _script_place(data: Mapping[str, Any], index: int) -> str:
-    table = data["script"][index]
-    name = table.get("name") if isinstance(table, dict) else None
-    label = f" {_shown(name)}" if isinstance(name, str) and name else ""
-    return f"script[{index + 1}]{label}"
-
-
-def _hint(name: str, known: Sequence[str]) -> str:
-    similar = difflib.get_close_matches(name.lower(), known, n=1)
-    if similar:
-        return f'did you mean "{similar[0]}"?'
-    return f"expected one of {', '.join(known)}"
-
-
-def _shown(value: object, *, secret: bool = False) -> str:
-    """Return a value as TOML writes it; of a secret, a container or a date only what it is."""
-    match value:
-        case bool() if not secret:
-            return str(value).lower()
-        case int() | float() if not secret:
-            shown = repr(value)
-        case str() if not secret:
-            shown = json.dumps(value, ensure_ascii=False)
-        case _:
-            return _kind(value)
-    return shown if len(shown) <= _LONGEST_VALUE else f"{shown[:_LONGEST_VALUE]}…"
-
-
-def _kind(value: object) -> str:
-    kinds = {bool: "a boolean", int: "an integer", float: "a number", str: "a text"}
-    kinds |= {list: "an array", dict: "a table"}
-    return kinds.get(type(value), "a date or time")
+def _oddities(data: Mapping[str, Any], nameless: Iterable[int]) -> Iterator[tuple[Place, str]]:
+    """Yield what coder would not mind."""
+    known = sorted(info.alias or name for name, info in AgentScript.model_fields.items())
+    for index, table in enumerate(data["script"]):
+        for field in table if isinstance(table, dict) else ():
+            if field not in known:
+                yield _told(("script", index, field), f"is unknown, {hint(field, known)}", data)
+    for index in nameless:
+        problem = f"is that of another script; this one goes by script[{index + 1}]"
+        yield _told(("script", index, "display_name"), problem, data)

@@ -254,14 +254,13 @@ class Delivered(NamedTuple):
 
     lines: int
     dropped: int
-    gave_up: bool
 
 
 class Supervised:
     """One run in the core.
 
-    ``supervise``, ``note`` and ``finish`` belong to one thread; the other methods may be called
-    from any.
+    ``supervise``, ``note``, ``finish`` and ``stderr`` belong to one thread; the other methods may
+    be called from any.
     """
 
     def __init__(
@@ -347,7 +346,7 @@ class Supervised:
         out = ffi.new(_DELIVERY)
         while lib.as_run_finish(self._run, out) == lib.AS_INTERRUPTED:
             between()
-        return Delivered(out.lines, out.dropped, bool(out.gave_up))
+        return Delivered(out.lines, out.dropped)
 
     def close(self) -> None:
         """Give it back; nothing may use it any more."""
@@ -364,6 +363,12 @@ class Supervised:
         state = lib.as_run_snapshot(self._run, line, _LINE_BYTES, length)
         lines = _text_lines(ffi.buffer(line, length[0])[:])
         return state, lines[-1] if lines else ""
+
+    def stderr(self) -> tuple[tuple[str, ...], int]:
+        """Return the first 3 and the last 3 lines of stderr, and how many there were."""
+        text, length = ffi.new(_TEXT, lib.AS_STDERR_SIZE), ffi.new(_LENGTH)
+        count = lib.as_run_stderr(self._run, text, length)
+        return _text_lines(ffi.buffer(text, length[0])[:]), count
 
     def tail(self) -> tuple[str, ...]:
         """Return the last lines, 20 and 32 KiB at most."""

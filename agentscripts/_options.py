@@ -68,7 +68,8 @@ class Options:
     cgroup: a writable cgroup v2 directory for a child group per run. Default: ``None``, none.
     max_line: bytes (4 to 65536) after which a line is cut into pieces.
     max_log_bytes: the size at which a log file rotates. Default: ``None``, never.
-    log_backups: how many rotated files are kept, 1000 at most.
+    log_backups: how many rotated files are kept, 1000 at most. ``init`` refuses a script whose
+        ``log_path`` is one of another script's.
     append_logs: whether a run keeps what the log file holds. Default: it empties it.
     stall_timeout: how long one ``send`` may hold up a script's output.
     flush_timeout: how long delivery may make no progress after a script's end; then the rest is

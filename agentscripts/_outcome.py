@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import signal
-
 from agentscripts import _native
 from agentscripts._model import RunStatus
 from agentscripts._native import Outcome
+from agentscripts._text import signal_name
 
 __all__ = ["exit_text", "status_and_reason"]
 
@@ -17,10 +16,10 @@ def exit_text(code: int | None) -> str:
         return "exit status unknown (another part of the program took it)"
     if code >= 0:
         return f"exit status {code}"
-    try:
-        return f"killed by signal {-code} ({signal.Signals(-code).name})"
-    except ValueError:
-        return f"killed by signal {-code}"
+    name = signal_name(-code)
+    return (
+        f"killed by {name}" if name.startswith("signal") else f"killed by signal {-code} ({name})"
+    )
 
 
 def status_and_reason(outcome: Outcome, *, limit: str, processes: str) -> tuple[RunStatus, str]:

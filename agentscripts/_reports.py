@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import queue
 import threading
@@ -25,11 +24,7 @@ class Reports:
         self._on_complete = on_complete
         self._log = log
         self._queue: queue.SimpleQueue[tuple[RunResult, WaitGroup] | None] = queue.SimpleQueue()
-        self._thread = own.new("agentscripts-reports", self._serve)
-        try:
-            self._thread.start()
-        except RuntimeError as error:
-            raise OSError(errno.EAGAIN, "no thread can be started") from error
+        self._thread = own.start("agentscripts-reports", self._serve)
 
     def put(self, result: RunResult, group: WaitGroup) -> None:
         """Report a result; ``group`` counts the call until it has returned."""

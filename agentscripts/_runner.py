@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 import signal
-import threading
-import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 from uuid import UUID
 
-from agentscripts import _atexit
 from agentscripts._calls import Calls, Select, selects, stage_of
 from agentscripts._cancel import CancelToken
-from agentscripts._closing import SignalClose
+from agentscripts._closing import OnSignal
 from agentscripts._context import Context
 from agentscripts._cronruns import CronRuns
 from agentscripts._crontab import parse_schedules, schedule_warnings
 from agentscripts._dispatch import Dispatch, Slots
 from agentscripts._execution import Execution
+from agentscripts._files import check_rotation
 from agentscripts._launch import CallLimits
 from agentscripts._lifecycle import OwnThreads, WaitGroup
 from agentscripts._metrics import NoMetrics, metrics_of
@@ -31,21 +27,19 @@ from agentscripts._options import Options
 from agentscripts._reports import Reports
 from agentscripts._result import RunResult
 from agentscripts._schedule import Schedule
+from agentscripts._shutdown import Shutdown
 from agentscripts._signals import DeferredSignals
 from agentscripts._validation import check_duration, validate_scripts
 from agentscripts.errors import (
     AlreadyInitializedError,
     ExecuteError,
     NotInitializedError,
-    RunnerClosedError,
 )
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
 __all__ = ["Runner", "Select"]
-
-_EXIT_GRACE: Final = 1.0  # seconds that scripts have when the process ends without close
 
 
 class Runner:
@@ -57,21 +51,18 @@ class Runner:
 
     def __init__(self, options: Options | None = None) -> None:
         self._options = options or Options()
-        self._pid = os.getpid()
         self._calls = Calls()
         self._own_threads = OwnThreads()
         self._slots = Slots(self._options.max_parallel)
-        self._lock = threading.Condition(threading.Lock())  # guards all below
+        self._shutdown = Shutdown(
+            self._calls, self._own_threads, lambda: self.execute(Stage.STOP, check=False)
+        )
+        # All below is changed only while that is held off.
         self._context: Context | None = None  # there is one from init on
         self._metrics = NoMetrics()
         self._schedules: Mapping[UUID, Schedule] = {}  # likewise
         self._cron: CronRuns | None = None
         self._cron_wanted = False
-        self._ending = False  # no schedule may start any more
-        self._signals = SignalClose(self._wind_down, self._kill)
-        self._closer: threading.Thread | None = None
-        self._closed = False
-        _atexit.watch(self)
 
     def __enter__(self) -> Self:
         return self
@@ -114,11 +105,12 @@ class Runner:
         """
         checked = validate_scripts(scripts)
         schedules = parse_schedules(checked, self._options)
-        self._check_process()  # first: in a forked child another thread may hold the lock
-        with self._lock:
+        if self._options.max_log_bytes is not None:
+            check_rotation(checked, self._options.log_dir, self._options.log_backups)
+        with self._shutdown.held_off():
             self._check_new()
         self._options.filesystem.make_dirs(self.script_bin_dir, 0o700)
-        with self._lock:
+        with self._shutdown.held_off():
             self._check_new()
             context = Context(self._options, checked, self._own_threads)
             context.metrics = self._metrics
@@ -131,6 +123,7 @@ class Runner:
                 context.close()
                 raise
             self._context = context
+            self._shutdown.take_context(context)
         for warning in schedule_warnings(checked, self._options):
             context.log(logging.WARNING, "%s", warning)
 
@@ -159,7 +152,7 @@ class Runner:
         _check_timeout("execute", timeout)
         if cancel is not None and not isinstance(cancel, CancelToken):
             raise TypeError(f"execute: cancel is {cancel!r}, expected a CancelToken or None")
-        self._check_open()
+        self._calls.check_open()
         context = self._context
         if context is None:
             raise NotInitializedError("call init(scripts) before execute")
@@ -167,10 +160,11 @@ class Runner:
             self._calls.begin()
             try:
                 limits = CallLimits(timeout, cancel, signals, context.environment())
-                results = self._run(context, select, stage, limits)
+                executions = self._run(context, select, stage, limits)
             finally:
                 self._calls.end()
-        failures = [error for result in results if (error := result.error) is not None]
+        results = [one.result for one in executions if one.result is not None]
+        failures = [one.failure for one in executions if one.failure is not None]
         if failures and check:
             raise ExecuteError(failures, results)
         return results
@@ -184,21 +178,23 @@ class Runner:
 
         Raises ``RunnerClosedError``, and ``OSError`` when there is no descriptor or thread left.
         """
-        self._check_process()
-        with self._lock:
-            self._check_open()
+        with self._shutdown.held_off():
             self._cron_wanted = True
             if self._context:
                 self._begin_cron(self._context)
 
-    def close_on_signals(self, *signals: int) -> None:
+    def close_on_signals(self, *signals: int, on_signal: OnSignal | None = None) -> None:
         """Close, and end the process, when one of these signals comes. Default: SIGTERM.
 
         At the first one the schedules stop, all runs are cancelled, the stop scripts run (unless
         ``execute(Stage.STOP)`` has begun), and the runner closes. Then the process ends as by
         that signal: no ``finally`` and no exit hook runs. Where the signal had a handler in
         Python, that one is called instead. A second signal kills all scripts at once, and the
-        process ends likewise. A signal that is ignored stays ignored.
+        process ends likewise. What comes within 0.1 s of the first is no second one: ``timeout``
+        and ``systemd`` send two at once. A signal that is ignored stays ignored.
+
+        on_signal: called at these two with the signal's number and whether it is the second. It
+        is called in the signal handler, so it should return at once and take no lock.
 
         Each call adds signals. ``close`` puts the handlers back, when the main thread calls it.
         Like all handlers in Python they run only when the main thread runs Python, or blocks in a
@@ -208,17 +204,16 @@ class Runner:
         whose handler is not Python's; ``RunnerClosedError``; ``ValueError`` or ``TypeError`` for
         what is no signal or cannot be caught.
         """
-        self._check_open()
-        self._signals.add(signals or (signal.SIGTERM,))
+        self._shutdown.close_on_signals(signals or (signal.SIGTERM,), on_signal)
 
     def runs(self) -> list[Run]:
         """Return what runs or waits now. Raises ``RunnerClosedError`` in a forked child."""
-        self._check_process()
+        self._calls.check_process()
         return self._calls.runs()
 
     def cancel(self, run_id: str) -> bool:
         """Cancel one run; return whether it had not ended yet. Returns before it ends."""
-        self._check_process()
+        self._calls.check_process()
         return self._calls.cancel(run_id)
 
     def register_metrics(self, registry: CollectorRegistry | None) -> None:
@@ -227,10 +222,9 @@ class Runner:
         Several runners may use one registry: they add up. Raises ``ValueError`` when the registry
         has other metrics of these names.
         """
-        self._check_process()
+        self._calls.check_process()
         metrics = None if registry is None else metrics_of(registry)
-        with self._lock:
-            self._check_open()
+        with self._shutdown.held_off():
             self._metrics = metrics or self._metrics
             if self._context:
                 self._context.metrics = self._metrics
@@ -249,26 +243,11 @@ class Runner:
         waits for the stop scripts, too.
         """
         _check_timeout("close", timeout)
-        if os.getpid() != self._pid:
-            return
-        if self._is_callback():
-            threading.Thread(
-                target=self.close, args=(timeout,), name="agentscripts-close", daemon=True
-            ).start()
-            return
-        deadline = None if timeout is None else time.monotonic() + timeout
-        self._signals.wait(timeout)
-        self._shut_down()
-        left = None if deadline is None else max(0.0, deadline - time.monotonic())
-        self._calls.finish(left, self._log)
-        self._close_once()
-        self._signals.close()
-        if not self._signals.is_busy:  # else the process's exit waits for the effect
-            _atexit.forget(self)
+        self._shutdown.close(timeout)
 
     def _run(
         self, context: Context, select: Select, stage: Stage, limits: CallLimits
-    ) -> list[RunResult]:
+    ) -> list[Execution]:
         chosen = [script for script in context.scripts if selects(select, script)]
         if not chosen:
             return []
@@ -276,30 +255,19 @@ class Runner:
         executions = [Execution(context, script, stage, limits) for script in chosen]
         slots = _UNLIMITED if stage is Stage.STOP else self._slots
         dispatch = Dispatch(context, executions, limits, slots)
-        limits.signals.on_interrupt = lambda again: dispatch.cancel(kill=again)
+        limits.signals.on_interrupt = lambda second: dispatch.cancel(kill=second)
         self._calls.run(dispatch, cancelled=limits.signals.interrupts > 0)
         if context.reports and limits.reports:
             context.reports.wait(limits.reports, self._options.flush_timeout, limits.signals)
-        return [execution.result for execution in executions if execution.result is not None]
+        return executions
 
     def _check_new(self) -> None:
-        self._check_open()
         if self._context is not None:
             raise AlreadyInitializedError("this runner has its scripts; make another Runner")
 
-    def _check_open(self) -> None:
-        self._check_process()
-        if self._calls.shut:
-            raise RunnerClosedError("this runner is closed; make another Runner")
-
-    def _check_process(self) -> None:
-        if os.getpid() != self._pid:
-            raise RunnerClosedError(
-                "this runner belongs to the parent process; make another Runner"
-            )
-
     def _begin_cron(self, context: Context) -> None:
-        if self._cron_wanted and self._schedules and self._cron is None and not self._ending:
+        wanted = self._cron_wanted and self._schedules and self._cron is None
+        if wanted and not self._calls.is_ending(Stage.CRON):
             cron = CronRuns(context, self._calls, self._slots, self._schedules)
             try:
                 cron.start()
@@ -307,75 +275,7 @@ class Runner:
                 cron.close()
                 raise
             self._cron = cron
-            _atexit.keep(self)
-
-    def _shut_down(self) -> None:
-        """Let nothing begin any more."""
-        with self._lock:  # an init or a start_cron under way ends first
-            self._calls.shut_down()
-            cron = self._cron
-        if cron:
-            cron.close()
-
-    def _wind_down(self) -> None:
-        """End all but the stop scripts, run those, and close."""
-        with self._lock:
-            self._ending = True
-            cron = self._cron
-        if cron:
-            cron.close()
-        self._calls.end_stages(set(Stage) - {Stage.STOP})
-        if self._context and not self._calls.has_begun(Stage.STOP):
-            with contextlib.suppress(RunnerClosedError):  # somebody closes already
-                self.execute(Stage.STOP, check=False)
-        self.close()
-
-    def _kill(self) -> None:
-        self._calls.cancel_all(kill=True)
-
-    def _is_callback(self) -> bool:
-        return self._own_threads.has_current() or self._calls.is_own_thread()
-
-    def _log(self, level: int, message: str, *args: object, exc_info: bool = False) -> None:
-        if self._context:
-            self._context.log(level, message, *args, exc_info=exc_info)
-
-    def _close_once(self) -> None:
-        """Close the context in one thread; the others wait for that."""
-        with self._lock:
-            if self._closer is threading.current_thread():
-                return  # a signal handler above it
-            while self._closer is not None and not self._closed:
-                self._lock.wait()
-            if self._closed:
-                return
-            self._closer = threading.current_thread()
-        try:
-            stuck = self._context.close() if self._context else []
-            stuck += self._cron.stuck() if self._cron else []
-            self._closed = True
-        finally:  # after an interrupt another call goes on with it
-            with self._lock:
-                self._closer = None
-                self._lock.notify_all()
-        if stuck:
-            self._log(
-                logging.WARNING,
-                "closed, but these threads are still in a logger, in on_complete, or in a handler "
-                "of the agent's log: %s",
-                ", ".join(stuck),
-            )
-
-    def _end_with_process(self) -> None:
-        """The process ends without close: leave no script behind."""
-        if os.getpid() != self._pid:
-            return
-        self._signals.wait()
-        self._shut_down()
-        self._calls.cancel_all()
-        if not self._calls.wait(_EXIT_GRACE):
-            self._calls.cancel_all(kill=True)
-            self._calls.wait(2 * _EXIT_GRACE)
+            self._shutdown.take_cron(cron)
 
 
 def _check_timeout(call: str, timeout: object) -> None:

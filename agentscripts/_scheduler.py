@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import queue
 import threading
@@ -102,12 +101,7 @@ class Scheduler:
         with self._lock:
             if self._closing or self._thread is not None:
                 return
-            thread = self._own_threads.new("agentscripts-cron", self._serve)
-            try:
-                thread.start()
-            except RuntimeError as error:
-                raise OSError(errno.EAGAIN, "no thread can be started") from error
-            self._thread = thread
+            self._thread = self._own_threads.start("agentscripts-cron", self._serve)
 
     def ended(self, script_id: UUID) -> None:
         """Say that a run that ``fire`` started has ended."""

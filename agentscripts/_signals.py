@@ -16,6 +16,8 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Final, Self
 
+from agentscripts._escalation import Escalation, Request
+
 __all__ = ["DeferredSignals", "WakeupPipe", "are_deferred"]
 
 _SLICE: Final = 0.25  # seconds between two looks, for a wait that cannot have the pipe
@@ -187,11 +189,12 @@ class DeferredSignals:
 
     def __init__(self, pipe: WakeupPipe) -> None:
         self.on_interrupt: Callable[[bool], None] = _ignore
-        """What to do when a handler has raised; its argument: whether one had before."""
+        """What to do when a handler has raised; its argument: whether it is the second request."""
         self._thread: Final = threading.current_thread()
         self._pipe = pipe
         self._deferral: _Deferral | None = None
         self._raised: list[BaseException] = []
+        self._escalation: Final = Escalation()
 
     def __enter__(self) -> Self:
         global _active
@@ -248,7 +251,9 @@ class DeferredSignals:
         if any(one is error for one in self._raised):
             return
         self._raised.append(error)
-        self.on_interrupt(len(self._raised) > 1)
+        request = self._escalation.note(time.monotonic())
+        if request is not Request.NONE:
+            self.on_interrupt(request is Request.SECOND)
 
     def slice(self, deadline: float | None) -> float | None:
         """Return how many seconds a wait until ``deadline`` may last before the next ``check``."""
@@ -266,5 +271,5 @@ class DeferredSignals:
         return threading.current_thread() is self._thread
 
 
-def _ignore(again: bool) -> None:
+def _ignore(second: bool) -> None:
     pass

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator, Mapping, Sequence
 from uuid import UUID
 
-from agentscripts._console import escape
 from agentscripts._model import RunStatus
 from agentscripts._result import RunResult
+from agentscripts._text import escape, signal_name
 
 __all__ = ["duration_text", "summarize"]
 
@@ -65,10 +64,7 @@ def _table(results: Sequence[RunResult], labels: Mapping[UUID, str]) -> Iterator
 def _exit(code: int | None) -> str:
     if code is None:
         return "-"
-    try:
-        return signal.Signals(-code).name if code < 0 else str(code)
-    except ValueError:  # a real-time signal
-        return f"signal {-code}"
+    return signal_name(-code) if code < 0 else str(code)
 
 
 def _failure(result: RunResult, label: str) -> Iterator[str]:

@@ -6,7 +6,8 @@ import math
 import os
 import re
 import signal
-from typing import Annotated, Any, Final
+from collections.abc import Callable
+from typing import Annotated, Any, Final, LiteralString
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -18,17 +19,25 @@ from pydantic import (
     Field,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
 from agentscripts._cron import CronSyntax
-from agentscripts._model import Overlap, Script
+from agentscripts._model import Dependency, Overlap, Requires
 from agentscripts._options import Options
-from agentscripts._validation import validate_scripts
+from agentscripts._validation import SCRIPT_CHECKS
 from agentscripts._zones import find_zone
-from agentscripts.errors import InvalidScriptError
 
-__all__ = ["ManifestTable", "OptionsTable", "ScriptTable", "parse_duration"]
+__all__ = [
+    "AgentScript",
+    "AgentScripts",
+    "ManifestTable",
+    "OptionsTable",
+    "ScriptTable",
+    "parse_duration",
+    "parse_nanoseconds",
+]
 
 _DURATION: Final = re.compile(
     r"(?:(?P<h>\d+(?:\.\d+)?)h)?(?:(?P<m>\d+(?:\.\d+)?)m(?!s))?"
@@ -59,24 +68,26 @@ def parse_duration(value: object) -> float | None:
     return None if math.isinf(seconds) else seconds
 
 
-def _convert_duration(value: object) -> float | None:
-    try:
-        return parse_duration(value)
-    except ValueError:
-        raise PydanticCustomError("unusable", "no duration") from None
+def parse_nanoseconds(value: object) -> float | None:
+    """Return the seconds of a whole number of nanoseconds; 0 is no limit, ``None``.
+
+    Raises ``ValueError`` for all else.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+        raise ValueError(f"{value!r} is no number of nanoseconds")
+    return value / 1e9 if value else None
 
 
-def _convert_signal(value: object) -> signal.Signals:
-    if isinstance(value, str) and value in signal.Signals.__members__:
-        return signal.Signals[value]
-    raise PydanticCustomError("unusable", "no signal")
+def _converted(convert: Callable[[Any], object], what: LiteralString) -> BeforeValidator:
+    """Return what makes values with ``convert``; what that raises becomes ``no <what>``."""
 
+    def validate(value: object) -> object:
+        try:
+            return convert(value)
+        except (KeyError, TypeError, ValueError):
+            raise PydanticCustomError("unusable", f"no {what}") from None
 
-def _convert_timezone(value: object) -> ZoneInfo:
-    try:
-        return find_zone(str(value))
-    except ValueError:
-        raise PydanticCustomError("unusable", "no time zone") from None
+    return BeforeValidator(validate)
 
 
 def _absolute(value: str, info: ValidationInfo) -> str:
@@ -105,12 +116,12 @@ _Id = Annotated[
 ]
 _Duration = Annotated[
     float | None,
-    BeforeValidator(_convert_duration),
+    _converted(parse_duration, "duration"),
     Field(title="duration", description='seconds or a text such as "1m30s"'),
 ]
 _Signal = Annotated[
     signal.Signals,
-    BeforeValidator(_convert_signal),
+    _converted(signal.Signals.__members__.__getitem__, "signal"),
     Field(title="signal", description='a name such as "SIGHUP"'),
 ]
 _Overlap = Annotated[
@@ -121,8 +132,13 @@ _Syntax = Annotated[
 ]
 _Timezone = Annotated[
     ZoneInfo | None,
-    BeforeValidator(_convert_timezone),
+    _converted(lambda name: find_zone(str(name)), "time zone"),
     Field(title="time zone", description='a name such as "Europe/Berlin"'),
+]
+_Nanoseconds = Annotated[
+    float | None,
+    _converted(parse_nanoseconds, "duration"),
+    Field(title="duration", description="a whole number of nanoseconds, 0 for no limit"),
 ]
 _Environment = Annotated[
     dict[str, str],
@@ -135,8 +151,41 @@ class _Table(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True)
 
+    def given(self) -> dict[str, Any]:
+        """Return the fields that were set, as arguments for what the table stands for."""
+        return {name: getattr(self, name) for name in self.model_fields_set}
 
-class ScriptTable(_Table):
+
+class DependencyTable(_Table):
+    """One of ``depends_on``: a name, or a table."""
+
+    on: _Text
+    requires: Annotated[
+        Requires, Field(title="requirement", description='"success" or "completion"', strict=False)
+    ] = Requires.SUCCESS
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_name(cls, value: object) -> object:
+        return {"on": value} if isinstance(value, str) else value
+
+
+def _as_dependencies(tables: list[DependencyTable]) -> tuple[Dependency, ...]:
+    return tuple(Dependency(table.on, table.requires) for table in tables)
+
+
+class _ScriptTable(_Table):
+    @field_validator("*")
+    @classmethod
+    def _ask_library(cls, value: object, info: ValidationInfo) -> object:
+        try:
+            SCRIPT_CHECKS[str(info.field_name)](value)
+        except (TypeError, ValueError) as error:
+            raise ValueError(str(error)) from None
+        return value
+
+
+class ScriptTable(_ScriptTable):
     """A ``[[script]]`` table: the fields of ``Script``."""
 
     script: _Command
@@ -150,17 +199,33 @@ class ScriptTable(_Table):
     cron: _Text = ""
     overlap: _Overlap = Overlap.SKIP
     jitter: _Duration = None
+    depends_on: Annotated[
+        list[DependencyTable],
+        AfterValidator(_as_dependencies),
+        Field(
+            title="array",
+            description='names of scripts, or tables such as {on = "a", requires = "completion"}',
+        ),
+    ] = []
+    retries: _Count = 0
+    retry_delay: _Duration = None
     env: _Environment = {}
 
-    @field_validator("*")
-    @classmethod
-    def _ask_library(cls, value: object, info: ValidationInfo) -> object:
-        fields: dict[str, Any] = {"script": "true", str(info.field_name): value}
-        try:
-            validate_scripts([Script(**fields)])
-        except InvalidScriptError as error:
-            raise ValueError(error.args[2]) from None
-        return value
+
+class AgentScript(_ScriptTable):
+    """A ``WorkspaceAgentScript`` of coder, as its JSON has it; unknown fields are passed over."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    script: _Command
+    name: _Text = Field(default="", alias="display_name")
+    log_source_id: _Id = UUID(int=0)
+    id: _Id = UUID(int=0)
+    timeout: _Nanoseconds = None
+    log_path: _Text = ""
+    run_on_start: _Flag = False
+    run_on_stop: _Flag = False
+    cron: _Text = ""
 
 
 class OptionsTable(_Table):
@@ -204,3 +269,10 @@ class ManifestTable(_Table):
     options: Annotated[OptionsTable, Field(title="table", description="an [options] table")] = (
         OptionsTable()
     )
+
+
+class AgentScripts(_Table):
+    """A JSON file, its array as the value of ``script``."""
+
+    script: list[AgentScript]
+    options: OptionsTable = OptionsTable()

@@ -3,20 +3,24 @@ that goes after the field's name: ``is -1, expected ...``."""
 
 from __future__ import annotations
 
+import difflib
+import graphlib
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 from uuid import UUID
 
-from agentscripts._model import Overlap, Script
-from agentscripts.errors import InvalidScriptError
+from agentscripts._model import Dependency, Overlap, Requires, Script
+from agentscripts.errors import InvalidDependencyError, InvalidScriptError
 
 __all__ = [
+    "SCRIPT_CHECKS",
     "check_bool",
     "check_duration",
     "check_environment",
     "check_integer",
     "check_text",
+    "script_problems",
     "validate_scripts",
 ]
 
@@ -91,27 +95,74 @@ def validate_scripts(scripts: Iterable[Script]) -> tuple[Script, ...]:
     Raises ``InvalidScriptError`` for the first field that is not usable.
     """
     checked = tuple(scripts)
-    names: set[str] = set()
-    ids: dict[UUID, str] = {}
     for position, script in enumerate(checked):
         if not isinstance(script, Script):
             problem = f"is of type {type(script).__name__}, expected Script"
             raise InvalidScriptError(f"#{position}", "item", problem)
         _validate_fields(script)
-        if script.name in names:
-            problem = f"is {script.name!r} and used by another script, expected a unique one"
-            raise InvalidScriptError(script.label, "name", problem)
-        if script.id in ids:
-            problem = f"is {script.id} and used by script {ids[script.id]!r}, expected a unique one"
-            raise InvalidScriptError(script.label, "id", problem)
-        if script.name:
-            names.add(script.name)
-        ids[script.id] = script.label
+    for _, error in script_problems(checked):
+        raise error
     return checked
 
 
+def script_problems(scripts: Sequence[Script]) -> Iterator[tuple[int, InvalidScriptError]]:
+    """Yield all that is wrong between scripts whose fields are right, each with a position."""
+    yield from _used_twice(scripts)
+    names = {script.name for script in scripts if script.name}
+    for position, script in enumerate(scripts):
+        seen = set()
+        for one in script.depends_on:
+            if one.on not in names:
+                problem = (
+                    f"has {one.on!r}, expected the name of another script{_hint(one.on, names)}"
+                )
+                yield position, InvalidDependencyError(script.label, "depends_on", problem)
+            elif one.on in seen:
+                problem = f"has {one.on!r} twice, expected it once"
+                yield position, InvalidDependencyError(script.label, "depends_on", problem)
+            seen.add(one.on)
+    yield from _circles(scripts)
+
+
+def _hint(name: str, names: Iterable[str]) -> str:
+    similar = difflib.get_close_matches(name, names, n=1)
+    return f" (did you mean {similar[0]!r}?)" if similar else ""
+
+
+def _used_twice(scripts: Sequence[Script]) -> Iterator[tuple[int, InvalidScriptError]]:
+    names: set[str] = set()
+    ids: dict[UUID, str] = {}
+    for position, script in enumerate(scripts):
+        if script.name in names:
+            problem = f"is {script.name!r} and used by another script, expected a unique one"
+            yield position, InvalidScriptError(script.label, "name", problem)
+        elif script.id in ids:  # which a name that is used twice is the reason for
+            problem = f"is {script.id} and used by script {ids[script.id]!r}, expected a unique one"
+            yield position, InvalidScriptError(script.label, "id", problem)
+        if script.name:
+            names.add(script.name)
+        ids[script.id] = script.label
+
+
+def _circles(scripts: Sequence[Script]) -> Iterator[tuple[int, InvalidDependencyError]]:
+    """Yield them one by one: each is opened before the next one is looked for."""
+    # Nothing depends on a nameless script.
+    named = [(position, script) for position, script in enumerate(scripts) if script.name]
+    positions = {script.name: position for position, script in named}
+    graph = {script.name: {one.on for one in script.depends_on} for _, script in named}
+    while True:
+        try:
+            return graphlib.TopologicalSorter(graph).prepare()
+        except graphlib.CycleError as error:
+            circle = error.args[1][::-1]  # it tells what comes before what
+            graph[circle[0]].discard(circle[1])
+            problem = f"is a circle, expected none: {' → '.join(circle)}"
+            position = positions[circle[0]]
+            yield position, InvalidDependencyError(circle[0], "depends_on", problem)
+
+
 def _validate_fields(script: Script) -> None:
-    for field, check in _SCRIPT_CHECKS.items():
+    for field, check in SCRIPT_CHECKS.items():
         try:
             check(getattr(script, field))
         except (TypeError, ValueError) as error:
@@ -140,13 +191,29 @@ def _check_overlap(value: object) -> None:
         raise TypeError(f"is {value!r}, expected a member of Overlap")
 
 
-def _check_jitter(value: object) -> None:
+def _check_dependencies(value: object) -> None:
+    if not isinstance(value, tuple):
+        raise TypeError(f"is of type {type(value).__name__}, expected a tuple of Dependency")
+    for one in value:
+        if not isinstance(one, Dependency):
+            raise TypeError(f"has {one!r}, expected a Dependency")
+        if not isinstance(one.on, str):
+            raise TypeError(f"has {one!r}, whose on is no str")
+        if not isinstance(one.requires, Requires):
+            raise TypeError(f"has {one!r}, whose requires is no member of Requires")
+
+
+def _check_retries(value: object) -> None:
+    check_integer(value, 0)
+
+
+def _check_seconds(value: object) -> None:
     if value is None:
         raise TypeError("is None, expected a finite number of seconds >= 0")
     check_duration(value)
 
 
-_SCRIPT_CHECKS: Final[Mapping[str, Callable[[object], None]]] = {
+SCRIPT_CHECKS: Final[Mapping[str, Callable[[object], None]]] = {
     "name": _check_name,
     "script": _check_script,
     "log_source_id": _check_uuid,
@@ -157,6 +224,9 @@ _SCRIPT_CHECKS: Final[Mapping[str, Callable[[object], None]]] = {
     "run_on_stop": check_bool,
     "cron": check_text,
     "overlap": _check_overlap,
-    "jitter": _check_jitter,
+    "jitter": _check_seconds,
+    "depends_on": _check_dependencies,
+    "retries": _check_retries,
+    "retry_delay": _check_seconds,
     "env": check_environment,
 }

@@ -5,13 +5,17 @@ from __future__ import annotations
 import sys
 from typing import Final
 
+from agentscripts._init import leave_process_1
+
 __all__ = ["main"]
 
-_EXTRA: Final = frozenset({"click", "pydantic", "pydantic_core"})
+_EXTRA: Final = frozenset({"click", "jinja2", "markupsafe", "pydantic", "pydantic_core"})
 
 
 def main() -> None:
     """Run the command line of this process; ends it by ``SystemExit``."""
+    # Before the imports, which take long: the kernel drops what process 1 has no handler for.
+    leave_process_1()
     try:
         from agentscripts._commands import commands
     except ModuleNotFoundError as error:

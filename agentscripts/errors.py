@@ -10,7 +10,8 @@
     │   ├── InvalidScheduleError
     │   └── InvalidDependencyError            unknown, duplicate or circular
     ├── ExecuteError(ExceptionGroup)          .exceptions: ScriptErrors; .results: all results
-    └── ScriptError                           .result; 'run agent script "<name or id>": <why>'
+    └── ScriptError                           .result; 'run agent script "<name or id>": <why>',
+        │                                     then the first and the last lines of stderr
         ├── ScriptNotStartedError             .__cause__ is the OSError
         ├── ScriptExitError                   a non-zero exit code, or death by a signal
         ├── ScriptTimeoutError(TimeoutError)
@@ -22,8 +23,11 @@ All of them pickle.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+
+from agentscripts._text import escape, excerpt
 
 if TYPE_CHECKING:
     from agentscripts._result import RunResult
@@ -104,6 +108,10 @@ class InvalidDependencyError(InvalidScriptError):
 class ScriptError(AgentScriptsError):
     """One run of a script did not succeed; ``result`` tells all that is known about it.
 
+    Its text is a line with the reason, then the first 3 and the last 3 lines of stderr, indented,
+    cut after 200 characters, with what would steer a terminal written as ``\\x1b``. So who logs it
+    logs these lines; the library itself does not.
+
     Raised inside an ``ExecuteError`` only, and only with ``check=True``; else it is found as
     ``RunResult.error``.
     """
@@ -115,7 +123,12 @@ class ScriptError(AgentScriptsError):
         self.result = result
 
     def __str__(self) -> str:
-        return f'run agent script "{self.result.script.label}": {self.result.reason}'
+        result = self.result
+        lines = [
+            escape(f'run agent script "{result.script.label}": {result.reason}'),
+            *excerpt(result.stderr, result.stderr_lines),
+        ]
+        return "\n    ".join(lines)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.result,)
@@ -181,7 +194,8 @@ class ExecuteError(AgentScriptsError, ExceptionGroup[ScriptError]):
         super().__init__(self.message, exceptions)
 
     def __str__(self) -> str:
-        return "\n  ".join([f"{self.message}:", *map(str, self.exceptions)])
+        failures = (textwrap.indent(str(failure), "  ") for failure in self.exceptions)
+        return "\n".join([f"{self.message}:", *failures])
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.exceptions, self.results), self.__dict__

@@ -24,7 +24,8 @@
 #define AS_STREAMS 3     /* stdout, stderr, notes of the library's own */
 #define AS_SURVIVORS 64  /* how many survivors are listed */
 #define AS_RUN_ID_LENGTH 32
-#define AS_SPARE_THREADS 4 /* so many wait in a pool */
+#define AS_SPARE_THREADS 4  /* so many wait in a pool */
+#define AS_STDERR_SIZE 6150 /* room for what as_run_stderr copies */
 
 /* ---- time ---------------------------------------------------------------------------------- */
 
@@ -173,7 +174,6 @@ typedef struct {
 typedef struct {
     int64_t lines; /* delivered, dropped, or only counted where no logger is */
     int64_t dropped;
-    int gave_up; /* the logger made no progress for flush_timeout */
 } as_delivery;
 
 /* pool: NULL when no logger wants lines. NULL with errno set on failure. */
@@ -195,6 +195,10 @@ int as_run_snapshot(as_run *run, char *line, size_t size, size_t *length);
 /* The last complete lines (and the unfinished ones after as_run_finish), oldest first, newline
    after each; at most size bytes from the end. Returns the length. Any thread. */
 size_t as_run_tail(as_run *run, char *text, size_t size);
+/* The first 3 and the last 3 lines of stderr, 1 KiB of each at most, newline after each, into
+   AS_STDERR_SIZE bytes; *size says how many. Returns how many lines there were; those after the third
+   are left out where that is more than 6. After as_run_supervise, by its thread. */
+int64_t as_run_stderr(const as_run *run, char *text, size_t *size);
 
 /* ---- the timer: where the scheduler waits ------------------------------------------------------- */
 

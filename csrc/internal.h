@@ -38,6 +38,18 @@ size_t as_lines_count(const char *p, size_t n);
 as_cut as_lines_cut(const char *p, size_t n, size_t max_line, uint32_t max_lines, bool final);
 size_t as_lines_drop_cr(char *p, size_t n, bool newline_follows);
 
+/* ---- pace.c: how many lines a logger gets at once ---- */
+
+typedef struct {
+    uint32_t limit; /* of the next batch */
+    uint32_t lines; /* in the last one; 0: there was none */
+    uint64_t took;
+    bool per_send; /* a send takes about as long whatever it holds */
+} as_pace;
+
+/* A batch of so many lines, at least one, took the logger so long. */
+void as_pace_note(as_pace *pace, uint32_t lines, int64_t took, int64_t stall_timeout);
+
 /* ---- tail.c: the last lines, for results and snapshots ---- */
 
 #define AS_TAIL_LINES 20
@@ -55,6 +67,23 @@ void as_tail_push(as_tail *tail, int stream, const char *p, size_t n);
 void as_tail_finish(as_tail *tail);
 size_t as_tail_lines(const as_tail *tail, int count, const char **text);
 void as_tail_free(as_tail *tail);
+
+/* The first and the last lines of one stream. */
+#define AS_ENDS_LINES 3
+#define AS_ENDS_BYTES 1024 /* of each line, its begin: 200 characters of UTF-8 and more */
+
+typedef struct {
+    int64_t ended; /* complete lines so far */
+    bool open;     /* the next one has begun */
+    size_t size[2 * AS_ENDS_LINES];
+    char line[2 * AS_ENDS_LINES][AS_ENDS_BYTES];
+} as_ends;
+
+/* Makes *ends when it is NULL; without memory it stays so. */
+void as_ends_push(as_ends **ends, const char *p, size_t n);
+/* A newline after each line, also after an unfinished one. Returns how many lines there were in all:
+   when more than are copied, those after the first AS_ENDS_LINES are left out. */
+int64_t as_ends_copy(const as_ends *ends, char *out, size_t *size);
 
 /* ---- logfile.c ---- */
 
@@ -116,7 +145,7 @@ typedef struct as_queue {
     bool delivered;      /* flushed */
     bool abandoned;      /* no progress for flush_timeout */
     int64_t progress_at; /* monotonic: a send returned, or the first lines came */
-    uint32_t limit;      /* lines in the next batch */
+    as_pace pace;
     int64_t lines, dropped;
 } as_queue;
 

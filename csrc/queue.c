@@ -327,7 +327,7 @@ void as_queue_init(as_queue *queue, as_pool *pool, as_run *run, int wake_fd,
     queue->run = run;
     queue->wake_fd = wake_fd;
     queue->limits = *limits;
-    queue->limit = 1; /* one line shows the logger's pace */
+    queue->pace.limit = 1; /* one line shows the logger's pace */
 }
 
 void as_queue_free(as_queue *queue) {
@@ -466,7 +466,8 @@ static bool take_ring(as_queue *queue, as_batch *batch) {
         uint32_t start = span->start, n = extent(queue, &more);
         char *text = queue->bytes + start;
         pthread_mutex_unlock(&queue->pool->lock);
-        as_cut cut = as_lines_cut(text, n, (size_t)queue->limits.max_line, queue->limit, false);
+        as_cut cut = as_lines_cut(text, n, (size_t)queue->limits.max_line, queue->pace.limit,
+                                  false);
         pthread_mutex_lock(&queue->pool->lock);
         if (queue->abandoned) {
             return false;
@@ -531,19 +532,6 @@ static bool take(as_queue *queue, as_batch *batch) {
     return found && !queue->abandoned;
 }
 
-/* The next batch is as long as the logger takes a tenth of stall_timeout for, at the last one's pace;
-   it grows by steps, so that one lucky batch does not make the next one a stall. */
-static uint32_t next_limit(const as_queue *queue, const as_batch *batch, int64_t took) {
-    uint64_t limit = (uint64_t)batch->lines * 8;
-    limit = limit > queue->limit ? limit : queue->limit;
-    if (queue->limits.stall_timeout != AS_FOREVER && took > 0) {
-        uint64_t tenth = (uint64_t)queue->limits.stall_timeout / 10;
-        uint64_t at_pace = tenth / ((uint64_t)took / batch->lines + 1);
-        limit = limit < at_pace ? limit : at_pace;
-    }
-    return limit < 1 ? 1 : limit > AS_BATCH_LINES ? AS_BATCH_LINES : (uint32_t)limit;
-}
-
 static void end_batch(as_queue *queue, as_batch *batch) {
     int64_t now = as_monotonic();
     queue->progress_at = now;
@@ -556,7 +544,8 @@ static void end_batch(as_queue *queue, as_batch *batch) {
     }
     queue->taken_ring = false;
     if (batch->lines) {
-        queue->limit = next_limit(queue, batch, now - batch->taken_at);
+        as_pace_note(&queue->pace, batch->lines, now - batch->taken_at,
+                     queue->limits.stall_timeout);
     } else {
         queue->delivered = true;
     }

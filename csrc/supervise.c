@@ -78,6 +78,7 @@ struct as_run {
     int64_t counted_lines; /* where no logger is */
     bool in_line[2];
     bool finished;
+    as_ends *errors; /* stderr's first and last lines; NULL before the first */
     as_outcome outcome;
 };
 
@@ -127,6 +128,7 @@ void as_run_release(as_run *run) {
     (void)pthread_mutex_destroy(&run->tail_lock);
     free(run->scratch);
     free(run->log_rest);
+    free(run->errors);
     free(run);
 }
 
@@ -166,6 +168,12 @@ size_t as_run_tail(as_run *run, char *out, size_t size) {
     memcpy(out, text, length);
     pthread_mutex_unlock(&run->tail_lock);
     return length;
+}
+
+_Static_assert(AS_STDERR_SIZE == 2 * AS_ENDS_LINES * (AS_ENDS_BYTES + 1), "room for all lines");
+
+int64_t as_run_stderr(const as_run *run, char *text, size_t *size) {
+    return as_ends_copy(run->errors, text, size);
 }
 
 /* ---- output ---- */
@@ -224,6 +232,9 @@ static void record(as_run *run, int index, const char *p, size_t n, bool queued,
     pthread_mutex_lock(&run->tail_lock);
     as_tail_push(&run->tail, index, p, n);
     pthread_mutex_unlock(&run->tail_lock);
+    if (index == 1) {
+        as_ends_push(&run->errors, p, n);
+    }
     write_log(run, p, n, now);
     run->in_line[index] = p[n - 1] != '\n';
     if (queued) {
@@ -678,7 +689,6 @@ int as_run_finish(as_run *run, as_delivery *delivery) {
         }
         if (due(deadline, as_monotonic())) {
             as_queue_abandon(&run->queue);
-            delivery->gave_up = 1;
             break;
         }
         if (wait_until(fds, 2, deadline) == -EINTR || fds[1].revents) {

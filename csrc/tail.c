@@ -1,4 +1,5 @@
-/* tail.c: the last lines of a run, kept whatever the logger does with the rest. */
+/* tail.c: the last lines of a run, and the ends of one stream, kept whatever the logger does with the
+   rest. */
 #include "internal.h"
 
 #include <stdlib.h>
@@ -96,4 +97,71 @@ void as_tail_free(as_tail *tail) {
     free(tail->buffer);
     free(tail->partial[0]);
     free(tail->partial[1]);
+}
+
+/* The first lines have places of their own, the later ones share the rest in turn. */
+static size_t place_of(int64_t line) {
+    return (size_t)(line < AS_ENDS_LINES ? line : AS_ENDS_LINES + line % AS_ENDS_LINES);
+}
+
+/* Where the last lines of p[0, n) begin, which may be all that is to be kept of it. */
+static size_t skip_middle(as_ends *ends, const char *p, size_t n) {
+    int found;
+    size_t start = 0;
+    const char *newline = memrchr(p, '\n', n);
+    if (newline && ends->ended >= AS_ENDS_LINES) {
+        start = last_lines(p, (size_t)(newline - p) + 1, AS_ENDS_LINES, &found);
+    }
+    if (start > 0) {
+        ends->ended += (int64_t)as_lines_count(p, start);
+        ends->open = false;
+    }
+    return start;
+}
+
+void as_ends_push(as_ends **owner, const char *p, size_t n) {
+    if (!*owner) {
+        *owner = calloc(1, sizeof **owner);
+    }
+    as_ends *ends = *owner;
+    while (ends && n > 0) {
+        size_t skipped = skip_middle(ends, p, n);
+        p += skipped;
+        n -= skipped;
+        const char *newline = memchr(p, '\n', n);
+        size_t length = newline ? (size_t)(newline - p) : n, place = place_of(ends->ended);
+        if (!ends->open) {
+            ends->open = true;
+            ends->size[place] = 0;
+        }
+        size_t left = AS_ENDS_BYTES - ends->size[place];
+        size_t kept = length < left ? length : left;
+        memcpy(ends->line[place] + ends->size[place], p, kept);
+        ends->size[place] += kept;
+        if (newline) {
+            ends->ended++;
+            ends->open = false;
+            length++;
+        }
+        p += length;
+        n -= length;
+    }
+}
+
+int64_t as_ends_copy(const as_ends *ends, char *out, size_t *size) {
+    *size = 0;
+    if (!ends) {
+        return 0;
+    }
+    int64_t count = ends->ended + ends->open;
+    for (int64_t line = 0; line < count; line++) {
+        if (line == AS_ENDS_LINES && count > (int64_t)2 * AS_ENDS_LINES) {
+            line = count - AS_ENDS_LINES;
+        }
+        size_t place = place_of(line);
+        memcpy(out + *size, ends->line[place], ends->size[place]);
+        *size += ends->size[place];
+        out[(*size)++] = '\n';
+    }
+    return count;
 }

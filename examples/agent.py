@@ -5,7 +5,8 @@ from agentscripts import LogBatch, Options, Runner, Script, Stage
 
 class Printer:
     def send(self, batch: LogBatch) -> None:
-        print(*(f"{batch.level:>5} | {line}" for line in batch.lines), sep="\n", flush=True)
+        text = "".join(f"{batch.level:>5} | {line}\n" for line in batch.lines)
+        print(text, end="", flush=True)  # in one piece: another script's lines come meanwhile
 
     def flush(self) -> None:
         pass

@@ -80,6 +80,19 @@ def eventually(condition: Callable[[], T], what: str = "") -> T:
     return value
 
 
+# ---- signals ----
+
+
+def end_by(process: subprocess.Popen[Any], number: signal.Signals) -> None:
+    """Send a signal until a process has ended: one right after the first counts as the same."""
+    ended = False
+    while not ended:
+        process.send_signal(number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.05)
+            ended = True
+
+
 # ---- processes ----
 
 

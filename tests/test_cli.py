@@ -15,9 +15,11 @@ from typing import Any
 
 import pytest
 from commandline import COMMAND, OPTIONS, command, read_line
+from support import end_by
 
 from agentscripts._foreground import _Foreground
 from agentscripts._manifest import parse_manifest
+from agentscripts._model import Stage
 
 pytestmark = pytest.mark.slow  # each starts a Python
 
@@ -176,7 +178,7 @@ def test_second_signal_kills(start: Start) -> None:
     child = int(read_line(process.stdout).removeprefix("a | "))
     os.killpg(process.pid, signal.SIGINT)
     assert "once more kills them at once" in read_line(process.stderr)
-    os.killpg(process.pid, signal.SIGINT)
+    end_by(process, signal.SIGINT)
     status, _, stderr = finish(process)
     assert status == 130
     assert stderr.startswith("agentscripts: killing the scripts\n")
@@ -193,7 +195,7 @@ def test_second_signal_ends_the_wait_for_a_reader(start: Start) -> None:
     select.select([reader], [], [])
     process.send_signal(signal.SIGTERM)
     assert "SIGTERM: cancelling" in read_line(process.stderr)
-    process.send_signal(signal.SIGTERM)
+    end_by(process, signal.SIGTERM)
     assert process.wait() == 143
     os.close(reader)
 
@@ -209,7 +211,7 @@ def test_slow_reader_loses_nothing(start: Start) -> None:
 def test_no_line_is_given_up(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """L6: the command sets no limit on how long a reader may pause."""
     manifest = parse_manifest(run_script("true"), tmp_path / "m.toml")
-    options = _Foreground(tmp_path / "m.toml", manifest)._options()
+    options = _Foreground(tmp_path / "m.toml", manifest, Stage.START, False, None, None)._options()
     assert (options.stall_timeout, options.flush_timeout) == (None, None)
 
 
@@ -268,11 +270,12 @@ def test_wrong_manifest(tmp_path: Path, name: str) -> None:
     done = command(name, "m.toml", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     first, second = done.stderr.splitlines()
-    place = 'm.toml: script[2] "b\\x9b" '
+    place = 'script[2] "b\\x9b" '
     assert first == (
-        f'{place}timeout: "5x" is no duration, expected seconds or a text such as "1m30s"'
+        f'm.toml:12: {place}timeout: "5x" is no duration, '
+        'expected seconds or a text such as "1m30s"'
     )
-    assert second.startswith(f"{place}foo: is unknown, expected one of script, name,")
+    assert second.startswith(f"m.toml:13: {place}foo: is unknown, expected one of script, name,")
     assert list(tmp_path.iterdir()) == [manifest]
 
 

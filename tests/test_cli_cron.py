@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from commandline import OPTIONS, Running, command, wait_for
-from support import is_alive
+from support import end_by, is_alive
 
 pytestmark = pytest.mark.slow  # each starts a Python
 
@@ -82,11 +82,23 @@ def test_second_signal_kills(tmp_path: Path) -> None:
         wait_for(process.stderr, _RUNNING)
         process.send_signal(signal.SIGTERM)
         child = int(wait_for(process.stdout, "stop | "))
-        process.send_signal(signal.SIGINT)
+        end_by(process, signal.SIGINT)
         status, _, stderr = process.finish()
     assert status == 143
     assert "agentscripts: killing the scripts\n" in stderr
     assert not is_alive(child)
+
+
+def test_timeout_sends_twice(tmp_path: Path) -> None:
+    """Cron: timeout(1), whose signal comes twice, lets the stop scripts run."""
+    stop = _STOP.replace("echo stopping", "echo stopping; sleep 0.3")
+    with Running(tmp_path, stop, "--cron", before=("timeout", "1000")) as process:
+        wait_for(process.stderr, "agentscripts: running 0 schedules")
+        # A signal that it gets has it do what it does when the time is over.
+        process.send_signal(signal.SIGTERM)
+        status, stdout, stderr = process.finish()
+    assert (status, stdout) == (143, "stop | stopping\nstop | stopped\n")
+    assert "killing" not in stderr
 
 
 def test_reader_that_leaves(tmp_path: Path) -> None:

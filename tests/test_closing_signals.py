@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from conftest import MakeRunner
-from support import Background, Host, eventually, is_alive, run_host
+from support import Background, Host, end_by, eventually, is_alive, run_host
 
 from agentscripts import RunnerClosedError, Script
 
@@ -133,8 +133,7 @@ threading.Event().wait()
         host.wait_for("ready")
         host.send_signal(signal.SIGTERM)
         child = int(host.wait_for("line "))
-        host.send_signal(signal.SIGTERM)
-        host.finish()
+        end_by(host, signal.SIGTERM)
         assert not is_alive(child)
     assert host.returncode == -signal.SIGTERM
 
@@ -159,8 +158,59 @@ threading.Event().wait()
         host.wait_for("ready")
         host.send_signal(signal.SIGTERM)
         host.wait_for("stuck")
+        end_by(host, signal.SIGTERM)
+    assert host.returncode == -signal.SIGTERM
+
+
+@slow
+def test_timeout_sends_twice(tmp_path: Path) -> None:
+    """Signals: timeout(1), whose signal comes twice, lets the stop scripts run."""
+    program = """
+runner = make(Script(script="echo stopping; sleep 0.3; echo stopped", run_on_stop=True))
+runner.close_on_signals(on_signal=lambda number, second: say("told", number, second))
+say("ready")
+threading.Event().wait()
+"""
+    # A signal that it gets has it do what it does when the time is over.
+    with Host(tmp_path, program, wrapper=("timeout", "1000")) as host:
+        host.wait_for("ready")
         host.send_signal(signal.SIGTERM)
-        host.finish()
+        assert host.finish() == ["told 15 False", "line stopping", "line stopped"]
+    assert host.returncode == -signal.SIGTERM
+
+
+@slow
+def test_repeat_is_no_second_signal(tmp_path: Path) -> None:
+    """Signals: what comes twice, or with another one as systemd sends them, is one request."""
+    program = """
+runner = make(Script(script="echo stopping; sleep 0.3; echo stopped", run_on_stop=True))
+runner.close_on_signals(signal.SIGTERM, signal.SIGHUP)
+for number in signal.SIGTERM, signal.SIGTERM, signal.SIGHUP:
+    signal.raise_signal(number)
+threading.Event().wait()
+"""
+    with Host(tmp_path, program) as host:
+        assert _lines(host) == ["stopping", "stopped"]
+    assert host.returncode == -signal.SIGTERM
+
+
+@slow
+def test_two_signals_are_told(tmp_path: Path) -> None:
+    """Signals: on_signal hears of the first one and of the second, and of no other."""
+    program = f"""
+runner = make({_STUBBORN}, kill_delay=3600)
+runner.close_on_signals(signal.SIGTERM, signal.SIGHUP,
+                        on_signal=lambda number, second: say("told", number, second))
+say("ready")
+threading.Event().wait()
+"""
+    with Host(tmp_path, program) as host:
+        host.wait_for("ready")
+        host.send_signal(signal.SIGTERM)
+        assert host.wait_for("told ") == "15 False"
+        host.wait_for("line ")
+        end_by(host, signal.SIGHUP)
+        assert [line for line in host.finish() if line.startswith("told")] == ["told 1 True"]
     assert host.returncode == -signal.SIGTERM
 
 
@@ -255,6 +305,30 @@ say(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 runner.close()
 """
     assert run_host(tmp_path, program) == ["-15"]
+
+
+@slow
+def test_forked_child_that_is_ended_at_once(tmp_path: Path) -> None:
+    """S2, signals: no signal is lost on a child that has only just been forked."""
+    program = f"""
+runner = make({_STOP})
+runner.close_on_signals()
+ends = set()
+for _ in range(20):
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(writer)
+        os.read(reader, 1)
+        os._exit(1)
+    os.kill(child, signal.SIGTERM)
+    os.close(writer)  # a child that has lost it goes on
+    ends.add(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    os.close(reader)
+say(ends, signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+runner.close()
+"""
+    assert run_host(tmp_path, program) == ["{-15} set()"]
 
 
 @slow

@@ -100,7 +100,7 @@ def test_a_cancel_before_the_first_start_is_told_once(make_runner: MakeRunner) -
     call = Background(lambda: runner.execute(select, check=False))
     selecting.wait()
     closing = Background(lambda: runner.close(timeout=0))
-    eventually(lambda: runner._calls._ending is not None, "close has cancelled")
+    eventually(lambda: runner._calls.is_ending(Stage.MANUAL), "close has cancelled")
     go_on.set()
     closing.result()
     (result,) = call.result()

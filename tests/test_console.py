@@ -13,8 +13,9 @@ from uuid import UUID
 import pytest
 
 from agentscripts._cancel import CancelToken
-from agentscripts._console import LineLogger, Output, OutputHandler, escape
+from agentscripts._console import LineLogger, Output, OutputHandler
 from agentscripts._logs import LogBatch, LogLevel
+from agentscripts._text import escape
 
 
 @pytest.fixture

@@ -75,6 +75,46 @@ def test_script_error_names_the_script_and_pickles(cls: type[errors.ScriptError]
     assert str(cls(nameless)) == f'run agent script "{nameless.script.id}": exit status 3'
 
 
+NOISY = {
+    "stderr": ("one", "\x1b[2Jtwo", "x" * 201, "", "tab\there", "last \u202e\udcff"),
+    "stderr_lines": 126,
+}
+
+
+def test_script_error_shows_the_ends_of_stderr() -> None:
+    """R7: why it failed, in one look: indented, cut, nothing that steers a terminal."""
+    assert str(errors.ScriptExitError(result(**NOISY))).split("\n") == [
+        'run agent script "build": exit status 3',
+        "    one",
+        r"    \x1b[2Jtwo",
+        f"    {'x' * 200}…",
+        "    … 120 lines …",
+        "    ",
+        "    tab\there",
+        r"    last \u202e\udcff",
+    ]
+    assert "…" not in str(errors.ScriptExitError(result(stderr=("a", "b"), stderr_lines=2)))
+
+
+def test_script_error_escapes_names_and_reasons() -> None:
+    """R7: neither a name nor a process that holds a pipe steers a terminal."""
+    error = errors.OutputPipesOpenError(result(name="a\x1b[0m", reason="held by 7 (\n\x07)"))
+    assert str(error) == r'run agent script "a\x1b[0m": held by 7 (\x0a\x07)'
+
+
+def test_execute_error_indents_the_lines_of_each_failure() -> None:
+    """R3: each failure's lines stand below it."""
+    first = errors.ScriptExitError(result(name="a", stderr=("no\x85such",), stderr_lines=1))
+    second = errors.ScriptExitError(result(name="b"))
+    results = [first.result, second.result]
+    assert str(errors.ExecuteError([first, second], results)).split("\n") == [
+        "2 of 2 scripts failed:",
+        '  run agent script "a": exit status 3',
+        r"      no\x85such",
+        '  run agent script "b": exit status 3',
+    ]
+
+
 def test_not_started_error_has_the_cause() -> None:
     """Errors: ``ScriptNotStartedError.__cause__`` is the ``OSError``, also after a pickle."""
     cause = FileNotFoundError(2, "no such shell", "/bin/none")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,9 +34,10 @@ def workspace(examples: Path) -> Iterator[Path]:
     yield directory
     pid_file = directory / "server.pid"
     if pid_file.exists():
-        pidfd = os.pidfd_open(int(pid_file.read_text()))
-        signal.pidfd_send_signal(pidfd, signal.SIGTERM)
-        os.close(pidfd)
+        with contextlib.suppress(ProcessLookupError):  # the test has stopped it
+            pidfd = os.pidfd_open(int(pid_file.read_text()))
+            signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+            os.close(pidfd)
 
 
 def run(*arguments: str | Path, state: Path) -> subprocess.CompletedProcess[str]:
@@ -50,19 +53,25 @@ def said(url: str) -> str:
 
 
 def test_workspace(workspace: Path, tmp_path: Path) -> None:
-    """K5: the example succeeds twice, and its one server goes on running after each."""
-    command = ("-m", "agentscripts", "run", workspace.parent / "workspace.toml")
+    """K5, D1: the example succeeds twice, and its one server goes on running after each."""
+    manifest = workspace.parent / "workspace.toml"
+    command = ("-m", "agentscripts", "run", manifest)
     urls = []
     for _ in range(2):
         done = run(*command, state=tmp_path)
         assert done.returncode == 0, done.stdout + done.stderr
-        assert "workspace | Ran 2 tests" in done.stdout
-        assert done.stderr.endswith("2 scripts succeeded\n")
+        assert "test     | Ran 2 tests" in done.stdout
+        assert done.stderr.endswith("6 scripts succeeded\n")
         url = (workspace / "server.url").read_text().strip()
-        assert f"workspace | Serving at {url}\n" in done.stdout
+        assert f"serve    | Serving at {url}\n" in done.stdout
         assert said(f"{url}you") == "Hello, you!\n"
         urls.append(url)
     assert urls[0] == urls[1]
+    done = run("-m", "agentscripts", "run", "--stage", "stop", manifest, state=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Stopped" in done.stdout
+    with pytest.raises(urllib.error.URLError):
+        said(f"{urls[0]}you")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["examples"]
 
 

@@ -54,6 +54,41 @@ def test_a_bad_script_changes_nothing(
     assert lines.lines == ["good"]
 
 
+@pytest.mark.parametrize("log_path", ["a.log.1", "a.log.3", "$LOGS/a.log.2", "good.log.1"])
+def test_a_log_that_rotation_would_overwrite(
+    make_runner: MakeRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log_path: str
+) -> None:
+    """R1, L4: a script's log must not be where another one's log rotates to."""
+    monkeypatch.setenv("LOGS", str(tmp_path / "logs"))
+    good = Script(script="true", name="good", log_path="good.log")
+    scripts = [
+        Script(script="true", name="b", log_path=log_path),
+        Script(script="true", name="a", log_path="a.log"),
+        good,
+    ]
+    runner = make_runner(max_log_bytes=1000, log_backups=3)
+    with pytest.raises(
+        InvalidScriptError, match=r"rotates to, expected another .*\.1 to \.3"
+    ) as caught:
+        runner.init(scripts)
+    assert (caught.value.script, caught.value.field) == ("b", "log_path")
+    assert repr(log_path) in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+    runner.init([good])
+
+
+@pytest.mark.parametrize("log_path", ["a.log", "a.log.4", "a.log.01", "a.log.0", "b/a.log.1"])
+def test_a_log_that_rotation_leaves_alone(make_runner: MakeRunner, log_path: str) -> None:
+    """R1, L4: a log may have a name that no rotation uses, and that of another log."""
+    scripts = [Script(script="true", log_path=path) for path in ("a.log", log_path)]
+    make_runner(*scripts, max_log_bytes=1000, log_backups=3)
+
+
+def test_without_rotation_any_log_will_do(make_runner: MakeRunner) -> None:
+    """R1, L4: where nothing rotates, nothing is overwritten."""
+    make_runner(*(Script(script="true", log_path=path) for path in ("a.log", "a.log.1")))
+
+
 def test_init_works_once(make_runner: MakeRunner) -> None:
     """R1: a second init is refused and changes nothing."""
     runner = make_runner(GOOD)

@@ -128,6 +128,18 @@ def test_agent_is_no_process_1(tmp_path: Path, before: tuple[str, ...]) -> None:
         assert process.finish()[0] == 0
 
 
+def test_fork_comes_first(tmp_path: Path, before: tuple[str, ...]) -> None:
+    """Process 1: it waits for signals before the command is imported; until then they are lost."""
+    with Running(tmp_path, _STOP, "--cron", before=before) as process:
+        wait_for(process.stderr, _RUNNING)
+        reaper = _process_1(process)
+        (agent,) = _children(reaper)
+        assert "pydantic_core" in Path(f"/proc/{agent}/maps").read_text()
+        assert "pydantic_core" not in Path(f"/proc/{reaper}/maps").read_text()
+        os.kill(reaper, signal.SIGTERM)
+        assert process.finish()[0] == 143
+
+
 def test_mistake(tmp_path: Path, before: tuple[str, ...]) -> None:
     """Process 1: a mistake in the manifest is told once, with status 2."""
     with Running(tmp_path, "[[script]]\n", "--cron", before=before) as process:

@@ -15,11 +15,14 @@ from conftest import MakeRunner
 from prometheus_client import CollectorRegistry
 from support import Host, Lines, eventually, is_alive
 
-from agentscripts import LogBatch, RunResult, RunStatus, Script
+from agentscripts import CancelToken, LogBatch, RunResult, RunStatus, Script, _escalation
+from agentscripts._console import Output
+from agentscripts._escalation import SAME_REQUEST
+from agentscripts._interrupts import Interrupts
 
 OBEDIENT = "echo up $$; sleep 60"
 ASKED = "trap 'echo asked; exit 5' HUP; echo up $$; while :; do sleep 0.02; done"
-STUBBORN = 'trap "" HUP; echo up $$; while :; do sleep 0.02; done'
+STUBBORN = 'trap "echo asked" HUP; echo up $$; while :; do sleep 0.02; done'
 
 HOST = """
 runner = make(*[{script!r}] * {count}, kill_delay={kill_delay}, max_parallel={max_parallel},
@@ -62,9 +65,10 @@ def test_two_sigints_kill(tmp_path: Path, count: int) -> None:
     with host(tmp_path, STUBBORN, count) as agent:
         pids = [int(agent.wait_for("line up")) for _ in range(count)]
         agent.send_signal(signal.SIGINT)
-        # The first one must have been handled: pending signals merge.
-        eventually(lambda: not _has_pending(agent.pid), "the signal is taken")
-        time.sleep(0.2)
+        # The first one has been handled: pending signals merge.
+        for _ in range(count):
+            agent.wait_for("line asked")
+        time.sleep(SAME_REQUEST)
         assert all(is_alive(pid) for pid in pids)
         began = time.monotonic()
         agent.send_signal(signal.SIGINT)
@@ -76,11 +80,47 @@ def test_two_sigints_kill(tmp_path: Path, count: int) -> None:
     assert not any(is_alive(pid) for pid in pids)
 
 
-def _has_pending(pid: int) -> bool:
-    status = Path(f"/proc/{pid}/status").read_text()
-    return any(
-        int(line.split()[1], 16) for line in status.splitlines() if line.startswith("ShdPnd")
-    )
+def test_the_command_raises_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """R8: of all the signals that the command gets, two interrupt it: no repeat, and no third."""
+    monkeypatch.setattr(_escalation, "SAME_REQUEST", 1000.0)
+    hurry = CancelToken()
+    with Interrupts(Output(None, hurry), hurry) as interrupts:
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        assert not hurry.cancelled
+        monkeypatch.setattr(_escalation, "SAME_REQUEST", 0.0)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        assert hurry.cancelled
+        signal.raise_signal(signal.SIGINT)
+        interrupts.first = 0  # it puts the handlers back
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 5])
+def test_a_repeat_is_no_second_sigint(make_runner: MakeRunner, lines: Lines, count: int) -> None:
+    """R8: a handler that raises twice in a row, as under timeout(1), kills nothing."""
+    raised: list[Alarm] = []
+
+    def handler(number: int, frame: FrameType | None) -> NoReturn:
+        if not raised:
+            signal.raise_signal(signal.SIGALRM)
+        raised.append(Alarm())
+        raise raised[-1]
+
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        completed: list[RunResult] = []
+        runner = make_runner(*[ASKED] * count, kill_delay=3600, on_complete=completed.append)
+        _alarm_when(lines, count)
+        with pytest.raises(Alarm):
+            runner.execute()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert len(raised) == 2
+    runner.close()
+    assert [result.exit_code for result in completed] == [5] * count
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import signal
 from pathlib import Path
 from uuid import UUID
@@ -10,7 +11,7 @@ from uuid import UUID
 import pytest
 
 from agentscripts._manifest import Manifest, ManifestError, load_manifest, parse_manifest
-from agentscripts._model import Script
+from agentscripts._model import Dependency, Requires, Script
 from agentscripts._options import Options
 from agentscripts._tables import OptionsTable, ScriptTable, parse_duration
 
@@ -23,12 +24,12 @@ def parse(text: str) -> Manifest:
 
 
 def problems(text: str) -> list[str]:
-    """The lines of the error, each without the file's name, which all of them begin with."""
+    """The lines of the error, each without the file's name and line, which they begin with."""
     with pytest.raises(ManifestError) as caught:
         parse(text)
-    prefix = f"{PATH}: "
-    assert all(line.startswith(prefix) for line in caught.value.problems)
-    return [line.removeprefix(prefix) for line in caught.value.problems]
+    places = re.compile(rf"{re.escape(str(PATH))}:(\d+:)? ")
+    assert all(places.match(line) for line in caught.value.problems)
+    return [places.sub("", line) for line in caught.value.problems]
 
 
 def test_all_fields_of_a_script() -> None:
@@ -65,6 +66,41 @@ def test_all_fields_of_a_script() -> None:
         Script(script="#!/bin/sh", name="two"),
     )
     assert manifest.options == {}
+
+
+def test_dependencies_and_retries() -> None:
+    """D1: a dependency is a name, or a table that says what it must have done."""
+    manifest = parse(
+        """
+        [[script]]
+        script = "true"
+        name = "a"
+        retries = 3
+        retry_delay = "500ms"
+        [[script]]
+        script = "true"
+        name = "b"
+        depends_on = ["a", { on = "c", requires = "completion" }]
+        [[script]]
+        script = "true"
+        name = "c"
+        """
+    )
+    a, b, _ = manifest.scripts
+    assert (a.retries, a.retry_delay) == (3, 0.5)
+    assert b.depends_on == (Dependency("a"), Dependency("c", Requires.COMPLETION))
+
+
+def test_unknown_and_circular_dependencies() -> None:
+    """D1: an unknown name is told with its place and a hint, a circle whole."""
+    table = '[[script]]\nscript = "true"\nname = "{}"\ndepends_on = ["{}"]\n'
+    assert problems(table.format("build", "bild")) == [
+        "script[1] \"build\" depends_on: has 'bild', expected the name of another script"
+        " (did you mean 'build'?)"
+    ]
+    assert problems(table.format("a", "b") + table.format("b", "a")) == [
+        'script[1] "a" depends_on: is a circle, expected none: a → b → a'
+    ]
 
 
 def test_all_fields_are_known() -> None:
@@ -162,6 +198,7 @@ def test_no_duration(value: object) -> None:
 
 SECONDS = 'expected seconds or a text such as "1m30s"'
 TEXT = "expected a quoted text"
+DEPENDENCIES = 'expected names of scripts, or tables such as {on = "a", requires = "completion"}'
 
 
 @pytest.mark.parametrize(
@@ -178,6 +215,22 @@ TEXT = "expected a quoted text"
             'id = "x"',
             'id: "x" is no UUID, expected a quoted text of 32 hexadecimal digits',
         ),
+        ('depends_on = "a"', f'depends_on: "a" is no array, {DEPENDENCIES}'),
+        (
+            'depends_on = [{ on = "a", when = 1 }]',
+            "depends_on[1].when: is unknown, expected one of on, requires",
+        ),
+        (
+            "depends_on = [5]",
+            'depends_on[1]: 5 is no dependency, expected a name or a table such as {on = "build"}',
+        ),
+        ('depends_on = [{ requires = "success" }]', f"depends_on[1].on: is missing, {TEXT}"),
+        ("depends_on = [{ on = 5 }]", f"depends_on[1].on: 5 is no text, {TEXT}"),
+        (
+            'depends_on = [{ on = "a", requires = "x" }]',
+            'depends_on[1].requires: "x" is no requirement, expected "success" or "completion"',
+        ),
+        ("retries = -1", "retries: is -1, expected an integer >= 0"),
         ("env = []", 'env: an array is no table of texts, expected NAME = "value" pairs'),
         ("env.A = 1", f"env.A: an integer is no text, {TEXT}"),
         (
@@ -264,14 +317,14 @@ def test_all_mistakes_at_once() -> None:
         max_parallel = 0
         log_backups = 0
     """
-    used = '"a" is the name of script[1] too, expected a unique one'
+    used = "is 'a' and used by another script, expected a unique one"
     assert problems(text) == [
-        f'script[2] "a" name: {used}',
-        f'script[3] "a" name: {used}',
         'script[1] "a" script: is empty or blank, expected a command',
         "script[1] \"a\" env: has the name '=', expected one that is not empty, without '='",
+        f'script[2] "a" name: {used}',
         'script[2] "a" script: has a NUL at index 0, expected none',
         f'script[2] "a" timeout: "x" is no duration, {SECONDS}',
+        f'script[3] "a" name: {used}',
         f'script[3] "a" script: an integer is no text, {TEXT}',
         "options max_parallel: is 0, expected an integer >= 1",
         "options log_backups: is 0, expected an integer from 1 to 1000",
@@ -282,7 +335,68 @@ def test_ids_are_unique() -> None:
     """What the library checks across scripts is told too."""
     one = f'[[script]]\nscript = "true"\nid = "{GIVEN}"\nname ='
     (problem,) = problems(f'{one} "a"\n{one} "b"')
-    assert problem == f"script 'b': id is {GIVEN} and used by script 'a', expected a unique one"
+    used = f"is {GIVEN} and used by script 'a', expected a unique one"
+    assert problem == f'script[2] "b" id: {used}'
+
+
+def test_mistakes_between_scripts_come_with_the_others() -> None:
+    """D1, C1: a wrong field hides no unknown name, circle or schedule, each has its line."""
+    text = '''
+    [[script]]
+    name = "a"
+    script = """
+    [[script]]
+    timeout = 1
+    """
+    timeout = "x"
+    depends_on = [
+        "b",
+        "nobody",
+        "no one",
+    ]
+
+    [[script]]
+    script = 5
+    name = "b"
+    depends_on = ["a"]
+    cron = "never"
+    [options]
+    timezone = "Europe/Berlin"
+    max_parallel = 0
+    '''
+    with pytest.raises(ManifestError) as caught:
+        parse(text)
+    told = [line.removeprefix(f"{PATH}:") for line in caught.value.problems]
+    assert [line.partition(" is ")[0].partition(" has")[0] for line in told] == [
+        '8: script[1] "a" timeout: "x"',
+        '9: script[1] "a" depends_on:',
+        '9: script[1] "a" depends_on:',
+        '9: script[1] "a" depends_on:',
+        '16: script[2] "b" script: an integer',
+        '19: script[2] "b" cron:',
+        "22: options max_parallel:",
+    ]
+    assert "'nobody'" in told[1]
+    assert "'no one'" in told[2]
+    assert "a → b → a" in told[3]
+
+
+def test_a_schedule_is_not_judged_by_a_syntax_that_is_wrong() -> None:
+    """C1: how a schedule is read is an option; where that is wrong, nobody can tell."""
+    text = '[[script]]\nscript = "true"\ncron = "0 0 * * *"\n[options]\ncron_syntax = "linux"'
+    (problem,) = problems(text)
+    assert problem.startswith('options cron_syntax: "linux"')
+
+
+def test_only_takes_dependencies_along() -> None:
+    """D1: some scripts, and what these depend on, in the manifest's order."""
+    table = '[[script]]\nscript = "true"\nname = "{}"\ndepends_on = [{}]\n'
+    links = {"c": "'b'", "x": "", "b": "'a'", "a": ""}
+    manifest = parse("".join(table.format(*link) for link in links.items()))
+    assert [script.name for script in manifest.only(["c"]).scripts] == ["c", "b", "a"]
+    assert [script.name for script in manifest.only(["x", "a"]).scripts] == ["x", "a"]
+    with pytest.raises(ValueError, match='"d" is no script, expected one of c, x, b, a'):
+        manifest.only(["a", "d"])
 
 
 @pytest.mark.parametrize("field", ["script = [1973]", "script = 1973", "env = { A = 1973 }"])
@@ -291,6 +405,19 @@ def test_secrets_are_not_quoted(field: str) -> None:
     other = "" if field.startswith("script") else 'script = "true"'
     (problem,) = problems(f"[[script]]\n{other}\n{field}")
     assert "1973" not in problem
+
+
+def test_logs_that_rotate_onto_one_another() -> None:
+    """L4: that one log would overwrite another one is a mistake of the manifest."""
+    scripts = "".join(
+        f"[[script]]\nname = '{path}'\nscript = 'true'\nlog_path = '{path}'\n"
+        for path in ("a.log", "a.log.1")
+    )
+    (problem,) = problems(f"[options]\nmax_log_bytes = 1000\n{scripts}")
+    assert problem.startswith(
+        """script[2] "a.log.1" log_path: is 'a.log.1', where the log of script 'a.log'"""
+    )
+    assert len(parse(scripts).scripts) == 2
 
 
 def test_long_values_are_cut() -> None:

@@ -87,7 +87,8 @@ def test_wheel_holds_the_package_and_nothing_else(checkout: Path, wheel: Path) -
         if path.suffix in {".py", ".pyi"}
     }
     built = {"agentscripts/_core.abi3.so", "agentscripts/py.typed"}
-    assert package == python | built
+    template = {"agentscripts/timeline.html.jinja"}
+    assert package == python | built | template
 
 
 def test_installed_wheel_works(wheel: Path, tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_failures(run: RunScript, script: str) -> None:
     result = run(Script(script=script, name="bad"))
     assert (result.status, result.exit_code, result.reason) == (RunStatus.FAILED, code, reason)
     assert isinstance(result.error, ScriptExitError)
-    assert str(result.error) == f'run agent script "bad": {reason}'
+    assert str(result.error).splitlines()[0] == f'run agent script "bad": {reason}'
 
 
 def test_scripts_run_side_by_side(make_runner: MakeRunner, tmp_path: Path) -> None:

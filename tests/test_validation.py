@@ -8,9 +8,9 @@ from uuid import UUID
 
 import pytest
 
-from agentscripts._model import Script
+from agentscripts._model import Dependency, Script
 from agentscripts._validation import validate_scripts
-from agentscripts.errors import InvalidScriptError
+from agentscripts.errors import InvalidDependencyError, InvalidScriptError
 
 GIVEN = UUID("00000000-0000-4000-8000-000000000001")
 
@@ -56,6 +56,22 @@ EXPECTED_SECONDS = "expected a finite number of seconds >= 0, or None"
         ({"log_path": None}, "log_path", "is of type NoneType, expected str"),
         ({"log_source_id": "x"}, "log_source_id", "is 'x', expected a UUID"),
         ({"id": "x"}, "id", "is 'x', expected a UUID"),
+        ({"retries": -1}, "retries", "is -1, expected an integer >= 0"),
+        ({"retries": 1.0}, "retries", "is 1.0, expected an integer >= 0"),
+        ({"retry_delay": None}, "retry_delay", "is None, expected a finite number of seconds >= 0"),
+        ({"retry_delay": -1}, "retry_delay", f"is -1, {EXPECTED_SECONDS}"),
+        ({"depends_on": []}, "depends_on", "is of type list, expected a tuple of Dependency"),
+        ({"depends_on": ("a",)}, "depends_on", "has 'a', expected a Dependency"),
+        (
+            {"depends_on": (Dependency(1),)},  # type: ignore[arg-type]
+            "depends_on",
+            "has Dependency(on=1, requires=<Requires.SUCCESS: 'success'>), whose on is no str",
+        ),
+        (
+            {"depends_on": (Dependency("a", "success"),)},  # type: ignore[arg-type]
+            "depends_on",
+            "has Dependency(on='a', requires='success'), whose requires is no member of Requires",
+        ),
         ({"timeout": -1}, "timeout", f"is -1, {EXPECTED_SECONDS}"),
         ({"timeout": math.nan}, "timeout", f"is nan, {EXPECTED_SECONDS}"),
         ({"timeout": math.inf}, "timeout", f"is inf, {EXPECTED_SECONDS}"),
@@ -133,3 +149,52 @@ def test_error_holds_no_secret(fields: dict[str, Any]) -> None:
     with pytest.raises(InvalidScriptError) as caught:
         validate_scripts([Script(**fields)])
     assert "sesame" not in str(caught.value)
+
+
+def depending(name: str, *on: str) -> Script:
+    return Script(script="true", name=name, depends_on=tuple(map(Dependency, on)))
+
+
+@pytest.mark.parametrize(
+    ("scripts", "label", "problem"),
+    [
+        ([depending("a", "b")], "a", "has 'b', expected the name of another script"),
+        ([depending("a", "")], "a", "has '', expected the name of another script"),
+        (
+            [depending("a"), depending("b", "a", "a")],
+            "b",
+            "has 'a' twice, expected it once",
+        ),
+        ([depending("a", "a")], "a", "is a circle, expected none: a → a"),
+        (
+            [depending("x", "a"), depending("a", "b"), depending("b", "c"), depending("c", "a")],
+            None,
+            "is a circle, expected none: ",
+        ),
+    ],
+)
+def test_bad_dependencies(scripts: list[Script], label: str | None, problem: str) -> None:
+    """R1: D1: an unknown, double, own or circular dependency is refused, a circle told whole."""
+    with pytest.raises(InvalidDependencyError) as caught:
+        validate_scripts(scripts)
+    assert caught.value.field == "depends_on"
+    assert caught.value.args[2].startswith(problem)
+    if label is None:
+        circle = caught.value.args[2].removeprefix(problem)
+        assert circle in ("a → b → c → a", "b → c → a → b", "c → a → b → c")
+    else:
+        assert caught.value.script == label
+
+
+def test_a_long_chain_is_fine() -> None:
+    """D1: the check for circles needs no recursion."""
+    chain = [depending("0"), *(depending(str(n), str(n - 1)) for n in range(1, 5000))]
+    assert validate_scripts(chain) == tuple(chain)
+
+
+def test_a_name_that_looks_like_an_id() -> None:
+    """D1: a circle is found also where a nameless script's id is a name in it."""
+    nameless = Script(script="true")
+    name = str(nameless.id)
+    with pytest.raises(InvalidDependencyError):
+        validate_scripts([depending(name, name), nameless])

@@ -395,6 +395,85 @@ static void batch_size(void) {
     end_bench(&b);
 }
 
+/* A logger that takes so long for each send and for each line gets some batches, or all of them;
+   returns how many. */
+static int log_with(bench *b, int64_t per_send, int64_t per_line, int64_t stall_timeout, int most) {
+    int sends = 0;
+    while (sends < most && consume(b) && !b->flushed) {
+        int64_t took = per_send + b->batch.lines * per_line;
+        CHECK(b->batch.lines == 1 || took <= stall_timeout / 2);
+        pass(took);
+        sends++;
+    }
+    return sends;
+}
+
+/* L6: whatever a send and a line cost, a batch of several lines takes half of stall_timeout at most;
+   where only lines cost, a tenth, but for two lines that are tried after one. */
+static void batches_never_stall(void) {
+    static const int64_t costs[] = {0, 1, 40, 90, 240, 260, 600, 1200, 1300, 2600}; /* ms */
+    const size_t count = sizeof costs / sizeof *costs;
+    for (size_t i = 0; i < count * count; i++) {
+        bench b = make_bench(100, 5 * AS_SECOND);
+        int64_t per_send = costs[i / count], per_line = costs[i % count];
+        (void)fill(&b);
+        CHECK(log_with(&b, per_send * AS_MILLISECOND, per_line * AS_MILLISECOND, 5 * AS_SECOND,
+                       60) > 10);
+        CHECK(per_send || b.batch.lines * per_line <= 500 || b.batch.lines <= 2);
+        end_bench(&b);
+    }
+}
+
+/* L6: a logger that takes as long for many lines as for one gets many, if that is a quarter of
+   stall_timeout at most. */
+static void latency(void) {
+    static const int64_t costs[] = {10, 250, 300, 600, 1240}; /* ms */
+    for (size_t i = 0; i < sizeof costs / sizeof *costs; i++) {
+        bench b = make_bench(100, 5 * AS_SECOND);
+        (void)fill(&b);
+        as_queue_finish(b.queue);
+        CHECK(log_with(&b, costs[i] * AS_MILLISECOND, 0, 5 * AS_SECOND, 100) <= 25);
+        CHECK(b.flushed && b.lines > 4000);
+        check_counts(&b, 0);
+        end_bench(&b);
+    }
+}
+
+/* L6: one send that is late does not leave such a logger with a line per send. */
+static void latency_with_a_hitch(void) {
+    for (int late = 0; late < 20; late++) {
+        bench b = make_bench(100, 5 * AS_SECOND);
+        int sends = 0;
+        (void)fill(&b);
+        as_queue_finish(b.queue);
+        for (; consume(&b) && !b.flushed; sends++) {
+            pass((sends == late ? 4000 : 600) * AS_MILLISECOND);
+        }
+        CHECK(sends <= 45);
+        end_bench(&b);
+    }
+}
+
+/* L6: a logger whose lines begin to cost gets fewer, though a send alone was what cost before. */
+static void lines_begin_to_cost(void) {
+    bench b = make_bench(100, 5 * AS_SECOND);
+    (void)fill(&b);
+    for (int i = 0; i < 5; i++) {
+        CHECK(consume(&b));
+        pass(600 * AS_MILLISECOND);
+    }
+    CHECK(consume(&b));
+    CHECK(b.batch.lines >= 16);
+    pass(600 * AS_MILLISECOND + b.batch.lines * 100 * AS_MILLISECOND);
+    for (int i = 0; i < 50; i++) {
+        CHECK(consume(&b));
+        CHECK(b.batch.lines <= 12);
+        pass(b.batch.lines * 100 * AS_MILLISECOND);
+    }
+    CHECK(b.batch.lines <= 5);
+    end_bench(&b);
+}
+
 /* ---- dropping ---- */
 
 /* Fills the queue and lets stall_timeout pass while a batch is out. */
@@ -665,7 +744,6 @@ static void *produce_lane(void *lane_pointer) {
     }
     as_delivery counts;
     CHECK_EQUAL(as_run_finish(l->run, &counts), 0);
-    CHECK_EQUAL(counts.gave_up, 0);
     CHECK_EQUAL(counts.dropped, 0);
     CHECK_EQUAL(counts.lines, l->delivered);
     CHECK(l->flushed);
@@ -802,8 +880,9 @@ static void closing(void) {
 CHECK_MAIN(CHECK_TEST(lines_and_rest), CHECK_TEST(nothing), CHECK_TEST(two_carriage_returns),
            CHECK_TEST(random_lives), CHECK_TEST(woken_at_unfinished_line), CHECK_TEST(many_spans),
            CHECK_TEST(quiet_before_flood), CHECK_TEST(quiet_before_end),
-           CHECK_TEST(note_after_quiet), CHECK_TEST(batch_size), CHECK_TEST(gap_at_line_end),
-           CHECK_TEST(gap_inside_line), CHECK_TEST(gap_at_end), CHECK_TEST(random_drops),
-           CHECK_TEST(abandon_with_batch_out), CHECK_TEST(abandon_counts),
+           CHECK_TEST(note_after_quiet), CHECK_TEST(batch_size), CHECK_TEST(batches_never_stall),
+           CHECK_TEST(latency), CHECK_TEST(latency_with_a_hitch), CHECK_TEST(lines_begin_to_cost),
+           CHECK_TEST(gap_at_line_end), CHECK_TEST(gap_inside_line), CHECK_TEST(gap_at_end),
+           CHECK_TEST(random_drops), CHECK_TEST(abandon_with_batch_out), CHECK_TEST(abandon_counts),
            CHECK_TEST(after_abandon), CHECK_TEST(many_runs), CHECK_TEST(abandon_at_any_point),
            CHECK_TEST(closing))

@@ -1,4 +1,4 @@
-/* tail.c: the last lines, against a list of all of them. */
+/* tail.c: the last lines and the ends, against a list of all of them. */
 #include "check.h"
 
 /* Every line there was, in the order of their ends. */
@@ -117,5 +117,74 @@ static void nothing(void) {
     as_tail_free(&tail);
 }
 
+/* R7: the ends are the first 3 and the last 3 of all lines, the begin of each, an unfinished one too. */
+static void check_ends(const as_ends *ends, const check_buffer *all) {
+    char expected[AS_STDERR_SIZE], text[AS_STDERR_SIZE];
+    size_t used = 0, size, starts[3000];
+    int64_t count = 0;
+    for (size_t i = 0; i < all->size; i++) {
+        if (i == 0 || all->at[i - 1] == '\n') {
+            CHECK(count < 2999);
+            starts[count++] = i;
+        }
+    }
+    for (int64_t line = 0; line < count; line++) {
+        if (line < 3 || line >= count - 3) {
+            const char *p = all->at + starts[line];
+            size_t left = all->size - starts[line];
+            const char *newline = memchr(p, '\n', left);
+            size_t length = newline ? (size_t)(newline - p) : left;
+            length = length < AS_ENDS_BYTES ? length : AS_ENDS_BYTES;
+            memcpy(expected + used, p, length);
+            used += length;
+            expected[used++] = '\n';
+        }
+    }
+    CHECK_EQUAL(as_ends_copy(ends, text, &size), count);
+    CHECK_BYTES(text, size, expected, used);
+}
+
+static void ends_round(uint64_t *seed, size_t max_chunk, uint64_t newline, int pushes) {
+    as_ends *ends = NULL;
+    check_buffer all = {0};
+    char *chunk = malloc(max_chunk);
+    CHECK(chunk);
+    for (int i = 0; i < pushes; i++) {
+        size_t n = 1 + (size_t)check_random(seed, max_chunk);
+        for (size_t k = 0; k < n; k++) {
+            chunk[k] = (char)(check_random(seed, newline) ? 'a' + check_random(seed, 26) : '\n');
+        }
+        as_ends_push(&ends, chunk, n);
+        check_append(&all, chunk, n);
+        check_ends(ends, &all);
+    }
+    free(chunk);
+    check_clear(&all);
+    free(ends);
+}
+
+static void ends_of_a_stream(void) {
+    uint64_t seed = 3;
+    for (int round = 0; round < 300; round++) {
+        ends_round(&seed, 1 + (size_t)check_random(&seed, 60), 1 + check_random(&seed, 30), 30);
+    }
+    for (int round = 0; round < 30; round++) {
+        ends_round(&seed, 3000, 700, 40);
+    }
+}
+
+/* R7: nothing is made before the first byte of stderr. */
+static void ends_of_nothing(void) {
+    as_ends *ends = NULL;
+    char text[AS_STDERR_SIZE];
+    size_t size;
+    CHECK_EQUAL(as_ends_copy(ends, text, &size), 0);
+    CHECK_EQUAL(size, 0);
+    as_ends_push(&ends, "x", 1);
+    CHECK_EQUAL(as_ends_copy(ends, text, &size), 1);
+    CHECK_BYTES(text, size, "x\n", 2);
+    free(ends);
+}
+
 CHECK_MAIN(CHECK_TEST(short_lines), CHECK_TEST(much_text), CHECK_TEST(endless_line),
-           CHECK_TEST(nothing))
+           CHECK_TEST(nothing), CHECK_TEST(ends_of_a_stream), CHECK_TEST(ends_of_nothing))

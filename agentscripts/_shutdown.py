@@ -1,0 +1,155 @@
+"""How a runner ends: by ``close``, by a signal, with the process."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from agentscripts import _atexit
+from agentscripts._calls import Calls
+from agentscripts._closing import OnSignal, SignalClose
+from agentscripts._context import Context
+from agentscripts._cronruns import CronRuns
+from agentscripts._lifecycle import OwnThreads
+from agentscripts._model import Stage
+from agentscripts.errors import RunnerClosedError
+
+__all__ = ["Shutdown"]
+
+_EXIT_GRACE: Final = 1.0  # seconds that scripts have when the process ends without close
+_ALL_BUT_STOP: Final = frozenset(Stage) - {Stage.STOP}
+
+
+class Shutdown:
+    """Ends what a runner has opened. Thread-safe.
+
+    run_stop_scripts: ends with the last of them; raises ``RunnerClosedError``.
+    """
+
+    def __init__(
+        self, calls: Calls, own_threads: OwnThreads, run_stop_scripts: Callable[[], object]
+    ) -> None:
+        self._pid: Final = os.getpid()
+        self._calls: Final = calls
+        self._own_threads: Final = own_threads
+        self._run_stop_scripts: Final = run_stop_scripts
+        self._signals: Final = SignalClose(self._wind_down, self._kill)
+        self._lock = threading.Condition(threading.Lock())  # guards all below
+        self._context: Context | None = None
+        self._cron: CronRuns | None = None
+        self._closer: threading.Thread | None = None
+        self._closed = False
+        _atexit.watch(self)
+
+    @contextlib.contextmanager
+    def held_off(self) -> Iterator[None]:
+        """Let nobody close meanwhile, so that what is opened here is closed later.
+
+        Raises ``RunnerClosedError`` when somebody does already.
+        """
+        self._calls.check_process()  # first: in a forked child another thread may hold the lock
+        with self._lock:
+            self._calls.check_open()
+            yield
+
+    def take_context(self, context: Context) -> None:
+        """Close this, too; while held off."""
+        self._context = context
+
+    def take_cron(self, cron: CronRuns) -> None:
+        """Stop these, too; while held off."""
+        self._cron = cron
+        _atexit.keep(self)
+
+    def close_on_signals(self, signals: tuple[int, ...], on_signal: OnSignal | None) -> None:
+        """Close at these signals, too."""
+        self._calls.check_open()
+        self._signals.add(signals, on_signal)
+
+    def close(self, timeout: float | None) -> None:
+        """Let nothing begin, wait for what runs, close all; all callers return when it is done."""
+        if os.getpid() != self._pid:
+            return
+        if self._own_threads.has_current() or self._calls.is_own_thread():
+            threading.Thread(
+                target=self.close, args=(timeout,), name="agentscripts-close", daemon=True
+            ).start()
+            return
+        deadline = None if timeout is None else time.monotonic() + timeout
+        self._signals.wait(timeout)
+        self._let_nothing_begin()
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        self._calls.finish(left, self._log)
+        self._close_once()
+        self._signals.close()
+        if not self._signals.is_busy:  # else the process's exit waits for the effect
+            _atexit.forget(self)
+
+    def end_with_process(self) -> None:
+        """The process ends without close: leave no script behind."""
+        if os.getpid() != self._pid:
+            return
+        self._signals.wait()
+        self._let_nothing_begin()
+        self._calls.cancel_all()
+        if not self._calls.wait(_EXIT_GRACE):
+            self._calls.cancel_all(kill=True)
+            self._calls.wait(2 * _EXIT_GRACE)
+
+    def _wind_down(self) -> None:
+        """End all but the stop scripts, run those, and close."""
+        self._calls.cancel_all(_ALL_BUT_STOP)
+        self._stop_cron()
+        self._calls.wait_until_ended(_ALL_BUT_STOP)
+        if self._context and not self._calls.has_begun(Stage.STOP):
+            with contextlib.suppress(RunnerClosedError):  # somebody closes already
+                self._run_stop_scripts()
+        self.close(None)
+
+    def _kill(self) -> None:
+        self._calls.cancel_all(kill=True)
+
+    def _let_nothing_begin(self) -> None:
+        self._calls.shut_down()
+        self._stop_cron()
+
+    def _stop_cron(self) -> None:
+        with self._lock:  # an init or a start_cron under way ends first
+            cron = self._cron
+        if cron:
+            cron.close()
+
+    def _close_once(self) -> None:
+        """Close the context in one thread; the others wait for that."""
+        with self._lock:
+            if self._closer is threading.current_thread():
+                return  # a signal handler above it
+            while self._closer is not None and not self._closed:
+                self._lock.wait()
+            if self._closed:
+                return
+            self._closer = threading.current_thread()
+        try:
+            stuck = self._context.close() if self._context else []
+            stuck += self._cron.stuck() if self._cron else []
+            self._closed = True
+        finally:  # after an interrupt another call goes on with it
+            with self._lock:
+                self._closer = None
+                self._lock.notify_all()
+        if stuck:
+            self._log(
+                logging.WARNING,
+                "closed, but these threads are still in a logger, in on_complete, or in a handler "
+                "of the agent's log: %s",
+                ", ".join(stuck),
+            )
+
+    def _log(self, level: int, message: str, *args: object, exc_info: bool = False) -> None:
+        if self._context:
+            self._context.log(level, message, *args, exc_info=exc_info)

@@ -1,0 +1,59 @@
+"""Other people's text made harmless, and numbers in words. Pure."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+__all__ = ["LONGEST_LINE", "escape", "excerpt", "plain", "signal_name"]
+
+LONGEST_LINE: Final = 200
+"""Characters of a line that an excerpt shows."""
+
+
+# Control characters but the tab, line separators, what turns the direction of the text around it,
+# and lone surrogates, which no terminal and no file takes.
+_HARMFUL: Final = re.compile(
+    r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def escape(text: str) -> str:
+    r"""Return a text with what could steer a terminal or mislead a reader written as ``\x1b``."""
+    if text.isprintable():
+        return text
+    return _HARMFUL.sub(_escaped, text)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def excerpt(lines: Sequence[str], count: int) -> Iterator[str]:
+    """Yield the first and the last lines of ``count`` ones, escaped and cut, with what is left out.
+
+    lines: where they are fewer than ``count``, the first half is the begin, the other the end.
+    """
+    left_out = count - len(lines)
+    for index, line in enumerate(lines):
+        if left_out > 0 and index == len(lines) // 2:
+            yield f"… {left_out} {'line' if left_out == 1 else 'lines'} …"
+        # Cut first, escape then: the cut never lands inside an escape.
+        shown = escape(line[:LONGEST_LINE])
+        yield f"{shown}…" if len(line) > LONGEST_LINE else shown
+
+
+def plain(text: str) -> str:
+    """Return a text that is Unicode: lone surrogates, as for bytes that are no UTF-8, replaced."""
+    return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+
+
+def signal_name(number: int) -> str:
+    """Return ``SIGKILL``, or ``signal 40`` where there is no name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,254 @@
+"""Retries: whether, when, and what the result then says."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import threading
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from conftest import MakeRunner
+from support import Background, Lines, eventually
+
+from agentscripts import (
+    CancelToken,
+    Dependency,
+    LogBatch,
+    RunResult,
+    RunState,
+    RunStatus,
+    Script,
+    Stage,
+)
+from agentscripts._retry import added_up, delay_before_next
+
+RETRIED = Script(script="true", retries=100, retry_delay=0.5)
+
+
+def test_delays_double() -> None:
+    """Retry: each delay is twice the one before, 60 s at most."""
+    delays = [delay_before_next(RETRIED, n, RunStatus.FAILED, 0.0) for n in range(1, 101)]
+    assert delays[:8] == [0.5, 1, 2, 4, 8, 16, 32, 60]
+    assert set(delays[8:]) == {60}
+
+
+def test_delays_have_a_limit() -> None:
+    """Retry: 60 s at most whatever the first delay is, and however many attempts there were."""
+    for first in (1e308, 60.0, 1e-300):
+        script = Script(script="true", retries=10**9, retry_delay=first)
+        for attempt in (1, 2, 100, 10**9):
+            delay = delay_before_next(script, attempt, RunStatus.FAILED, 0.0)
+            assert delay is not None
+            assert delay <= 60
+
+
+def test_delays_spread() -> None:
+    """Retry: chance shortens a delay by a half at most."""
+    delays = [
+        delay_before_next(RETRIED, 1, RunStatus.FAILED, chance) for chance in (0, 0.25, 0.5, 1)
+    ]
+    assert delays == [0.5, 0.4375, 0.375, 0.25]
+    assert all(a and b and a > b for a, b in pairwise(delays))
+
+
+@pytest.mark.parametrize("status", RunStatus)
+def test_what_is_retried(status: RunStatus) -> None:
+    """Retry: scripts that failed or timed out, no others."""
+    again = delay_before_next(RETRIED, 1, status, 0.0) is not None
+    assert again == (status in (RunStatus.FAILED, RunStatus.TIMED_OUT))
+
+
+def test_how_often() -> None:
+    """Retry: as often as it says; not at all by default."""
+    twice = Script(script="true", retries=2)
+    delays = [delay_before_next(twice, n, RunStatus.FAILED, 0.0) for n in (1, 2, 3)]
+    assert delays == [1.0, 2.0, None]
+    assert delay_before_next(Script(script="true"), 1, RunStatus.FAILED, 0.0) is None
+
+
+def flaky(path: Path, succeeds_at: int, **fields: object) -> Script:
+    """A script that counts its attempts in a file, and fails until a certain one."""
+    text = f"echo x >> {path}; n=$(wc -l < {path}); echo attempt $n; [ $n -ge {succeeds_at} ]"
+    return Script(script=text, name="flaky", retry_delay=0.01, **fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("beside", [(), ("true",)], ids=["alone", "beside another"])
+def test_succeeds_at_last(
+    make_runner: MakeRunner,
+    lines: Lines,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    beside: tuple[str, ...],
+) -> None:
+    """Retry: R7: one result for all attempts; the log file and the logger have every line."""
+    reports: list[RunResult] = []
+    runner = make_runner(
+        flaky(tmp_path / "n", 3, retries=5),
+        *(Script(script=one) for one in beside),
+        on_complete=reports.append,
+    )
+    with caplog.at_level(logging.INFO):
+        result = runner.execute()[0]
+    assert (result.status, result.attempts, result.exit_code) == (RunStatus.SUCCEEDED, 3, 0)
+    assert [one for one in reports if one.script.name] == [result]
+    wrote = [line for line in lines.lines if not line.startswith("agentscripts: ")]
+    assert wrote == ["attempt 1", "attempt 2", "attempt 3"]
+    assert result.log_path is not None
+    log = result.log_path.read_text().splitlines()
+    assert [line for line in log if not line.startswith("agentscripts: ")] == wrote
+    first, second = (line for line in log if line.startswith("agentscripts: "))
+    assert first.startswith("agentscripts: attempt 1 of 6: exit status 1; the next one follows in ")
+    assert second.startswith("agentscripts: attempt 2 of 6: exit status 1; the next one ")
+    assert result.output_bytes == sum(len(line) + 1 for line in wrote)
+    assert result.tail == ("attempt 3",)
+    assert result.duration >= 0.01 / 2
+    texts = [record.getMessage() for record in caplog.records]
+    assert sum("attempt 1 of 6: exit status 1" in text for text in texts) == 1
+    assert sum("attempt 2 of 6: exit status 1" in text for text in texts) == 1
+
+
+def test_fails_at_last(make_runner: MakeRunner, tmp_path: Path) -> None:
+    """Retry: when none succeeds the last one's failure is the run's."""
+    (result,) = make_runner(flaky(tmp_path / "n", 9, retries=2)).execute(check=False)
+    assert (result.status, result.attempts, result.exit_code) == (RunStatus.FAILED, 3, 1)
+    assert (tmp_path / "n").read_text() == "x\n" * 3
+
+
+def test_timeouts_are_retried(make_runner: MakeRunner, tmp_path: Path) -> None:
+    """Retry: each attempt has the script's timeout for itself."""
+    text = f"echo x >> {tmp_path}/n; [ $(wc -l < {tmp_path}/n) -ge 2 ] || exec sleep 60"
+    script = Script(script=text, timeout=0.3, retries=2, retry_delay=0)
+    (result,) = make_runner(script).execute()
+    assert (result.status, result.attempts) == (RunStatus.SUCCEEDED, 2)
+
+
+def test_dependents_wait_for_the_last_attempt(make_runner: MakeRunner, tmp_path: Path) -> None:
+    """Retry: D1: a dependent starts after the attempt that succeeded."""
+    after = Script(
+        script=f"[ $(wc -l < {tmp_path}/n) = 3 ]", depends_on=(Dependency("flaky"),), name="after"
+    )
+    results = make_runner(after, flaky(tmp_path / "n", 3, retries=2)).execute()
+    assert [one.status for one in results] == [RunStatus.SUCCEEDED] * 2
+
+
+@pytest.mark.parametrize("how", ["token", "run", "timeout", "close"])
+def test_ended_between_attempts(
+    make_runner: MakeRunner, lines: Lines, tmp_path: Path, how: str
+) -> None:
+    """Retry: K1: a run that waits for its next attempt ends at once, and is not started again."""
+    script = Script(script=f"echo x >> {tmp_path}/n; exit 3", retries=5, retry_delay=100)
+    runner = make_runner(script)
+    token = CancelToken()
+    timeout = 1.5 if how == "timeout" else None
+    call = Background(lambda: runner.execute(cancel=token, timeout=timeout, check=False))
+    if how != "timeout":
+        lines.wait_for("agentscripts: attempt 1 of 6: exit status 3")
+        run = eventually(
+            lambda: next((one for one in runner.runs() if one.state is RunState.WAITING), None)
+        )
+        assert run is not None
+        assert (run.pid, run.attempt, run.waits_for) == (None, 2, ())
+        if how == "token":
+            token.cancel()
+        elif how == "run":
+            assert runner.cancel(run.run_id)
+        else:
+            runner.close(timeout=0)
+    (result,) = call.result()
+    assert (result.status, result.attempts, result.exit_code) == (RunStatus.CANCELLED, 1, 3)
+    assert "attempt 2 of 6; the one before: exit status 3" in result.reason
+    assert (tmp_path / "n").read_text() == "x\n"
+
+
+def test_a_cancelled_attempt_is_the_last(make_runner: MakeRunner, lines: Lines) -> None:
+    """Retry: not for cancelled runs."""
+    runner = make_runner(Script(script="echo up; exec sleep 60", retries=5, retry_delay=0))
+    call = Background(lambda: runner.execute(check=False))
+    lines.wait_for("up")
+    assert runner.cancel(runner.runs()[0].run_id)
+    (result,) = call.result()
+    assert (result.status, result.attempts) == (RunStatus.CANCELLED, 1)
+
+
+def test_the_delay_holds_no_slot(make_runner: MakeRunner, lines: Lines) -> None:
+    """Retry: R3: while a script waits for its next attempt another one may run."""
+    failing = Script(script="exit 1", name="failing", retries=1, retry_delay=100)
+    runner = make_runner(failing, Script(script="echo other", name="other"), max_parallel=1)
+    call = Background(lambda: runner.execute(check=False))
+    lines.wait_for("other")
+    eventually(lambda: "other" not in {one.script.name for one in runner.runs()})
+    runner.close(timeout=0)
+    assert [one.status for one in call.result()] == [RunStatus.CANCELLED, RunStatus.SUCCEEDED]
+
+
+def test_cancelled_while_lines_are_delivered(make_runner: MakeRunner, tmp_path: Path) -> None:
+    """Retry: K1: a cancel that comes between an attempt's end and the wait for the next one ends
+    the run, also where another run has the only slot by then."""
+    entered, go, other = threading.Event(), threading.Event(), threading.Event()
+
+    def on_send(batch: LogBatch) -> None:
+        if batch.lines == ["failing"]:
+            entered.set()
+            assert go.wait(30)
+        elif batch.lines == ["other"]:
+            other.set()
+
+    failing = Script(script="echo failing; exit 1", name="failing", retries=9, retry_delay=0)
+    runner = make_runner(
+        failing,
+        Script(script="echo other; exec sleep 60", name="other"),
+        max_parallel=1,
+        get_script_logger=lambda _: Lines(on_send),
+    )
+    first = Background(lambda: runner.execute(lambda one: one.name == "failing", check=False))
+    assert entered.wait(30)
+    second = Background(lambda: runner.execute(lambda one: one.name == "other", check=False))
+    assert other.wait(30)
+    assert runner.cancel(next(one.run_id for one in runner.runs() if one.script == failing))
+    go.set()
+    (result,) = first.result()
+    assert (result.status, result.attempts) == (RunStatus.CANCELLED, 1)
+    runner.close(timeout=0)
+    second.result()
+
+
+def test_one_send_at_a_time(make_runner: MakeRunner) -> None:
+    """Retry: L7: also where the logger is still busy with an attempt that was given up."""
+    lock, go, overlaps = threading.Lock(), threading.Event(), []
+
+    def on_send(batch: LogBatch) -> None:
+        overlaps.append(not lock.acquire(blocking=False))
+        go.wait(30)
+        if not overlaps[-1]:
+            lock.release()
+
+    runner = make_runner(
+        Script(script="echo x; exit 1", retries=3, retry_delay=0),
+        get_script_logger=lambda _: Lines(on_send),
+        flush_timeout=0.05,
+    )
+    (result,) = runner.execute(check=False)
+    go.set()
+    runner.close()
+    assert result.attempts == 4
+    assert overlaps == [False]
+
+
+def test_survivors_of_all_attempts() -> None:
+    """Retry: K4: what survived an earlier attempt is named in the run's result, too."""
+    now = datetime.now(UTC)
+    one = RunResult(
+        run_id="",
+        script=RETRIED,
+        stage=Stage.MANUAL,
+        status=RunStatus.TIMED_OUT,
+        started_at=now,
+        ended_at=now,
+        duration=1.0,
+        survivors=(7,),
+    )
+    both = added_up(one, dataclasses.replace(one, survivors=(8,)))
+    assert (both.survivors, both.attempts) == ((7, 8), 2)
