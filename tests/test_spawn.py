@@ -101,28 +101,24 @@ def test_a_program_on_path(spawner: Spawner, tmp_path: Path) -> None:
     assert caught.value.filename == "tool"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("closed", [(0,), (1, 2), (0, 1, 2)])
 def test_a_host_without_standard_streams(tmp_path: Path, closed: tuple[int, ...]) -> None:
-    """R6: the script has its own, whatever numbers the host's descriptors have got."""
+    """R6: the script has its own, even where the host's ends of its pipes got their numbers."""
     program = f"""
-said = os.dup(1)
+from agentscripts._spawn import Spawner
+script = "echo out; echo err >&2; readlink /proc/self/fd/0; ls /proc/$$/fd"
+spawner, said = Spawner(), os.dup(1)
 for number in {closed}:
     os.close(number)
-runner = make("echo out; echo err >&2; readlink /proc/self/fd/0; ls /proc/$$/fd",
-              get_script_logger=lambda _: Record())
-class Record:
-    lines = []
-    def send(self, batch):
-        Record.lines += [f"{{batch.level.value}}:{{line}}" for line in batch.lines]
-    def flush(self): pass
-runner.execute()
-runner.close()
-os.write(said, "\\n".join(sorted(Record.lines)).encode())
+child = spawner.spawn(Command(("/bin/sh", "-c", script), dict(os.environ)), "/", {{}}, None)
+for fd in (child.child.stdout_fd, child.child.stderr_fd):
+    os.set_blocking(fd, True)
+    with open(fd, "rb", closefd=False) as file:
+        os.write(said, file.read())
+child.wait()
 """
     lines = run_host(tmp_path, program)
-    wanted = ["error:err", "info:/dev/null", "info:0", "info:1", "info:2", "info:out"]
-    assert lines == wanted
+    assert lines == ["out", "/dev/null", "0", "1", "2", "err"]
 
 
 @pytest.mark.slow
@@ -246,6 +242,7 @@ def test_a_fork_waits_for_a_start(spawner: Spawner, tmp_path: Path) -> None:
         child = os.fork()
         if child == 0:
             code = 1
+            signal.alarm(20)
             try:
                 code = run(spawner, "/bin/echo", "child") != ["child"]
             finally:
