@@ -238,8 +238,9 @@ void as_tree_begin(as_tree *tree, as_census *census, int leader, int leader_fd, 
                    const char *run_id);
 /* To the leader's process group. */
 void as_tree_signal_group(const as_tree *tree, int signal);
-/* Finds what is alive besides the leader and signals it: SIGKILL all; 0 none; else those outside the
-   group, and SIGCONT after. Returns how many there are, or -errno. */
+/* Finds what is alive besides the leader and signals it: SIGKILL all, and the group, also when it
+   fails; 0 none; else those outside the group, and SIGCONT after. Returns how many there are, or
+   -errno. */
 int as_tree_sweep(as_tree *tree, int signal);
 void as_tree_free(as_tree *tree);
 int as_pidfd_open(int pid);

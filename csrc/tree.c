@@ -145,6 +145,13 @@ typedef struct {
     as_text buffer;
 } sweep;
 
+/* Whether it is the one that the scan found: its number may name another by now. */
+static bool is_found(sweep *s, int pid) {
+    const as_process *was = as_process_find(s->found, s->count, pid);
+    as_process now;
+    return was && as_process_read(s->tree->census, pid, &now) && now.started == was->started;
+}
+
 /* Asked once more after its pidfd is open: then the answer is of the process that the pidfd names. */
 static bool still_belongs(sweep *s, const as_process *was) {
     const as_tree *tree = s->tree;
@@ -152,8 +159,7 @@ static bool still_belongs(sweep *s, const as_process *was) {
     if (!as_process_read(tree->census, was->pid, &now) || now.dead || now.started != was->started) {
         return false;
     }
-    return belongs(tree, &now, NULL) || is_leader(tree, now.parent) ||
-           as_process_find(s->found, s->count, now.parent) ||
+    return belongs(tree, &now, NULL) || is_leader(tree, now.parent) || is_found(s, now.parent) ||
            belongs(tree, &now, as_process_ids(tree->census, was->pid, &s->buffer)) ||
            is_in_cgroup(tree, was->pid);
 }
@@ -188,27 +194,29 @@ void as_tree_signal_group(const as_tree *tree, int signal) {
     }
 }
 
-/* Signals one member through its own pidfd; false: it is gone. */
-static bool signal_member(sweep *s, const as_process *p, int signal, int *pidfd) {
-    bool told = signal == 0 || (signal != SIGKILL && p->group == s->tree->leader);
+/* Opens a member's pidfd; -1: there is no descriptor for it, the next sweep tries again. False: it is
+   gone. */
+static bool open_member(sweep *s, const as_process *p, int *pidfd) {
     *pidfd = as_pidfd_open(p->pid);
     bool found = *pidfd >= 0 && still_belongs(s, p);
     if (!found && as_out_of_resources()) {
+        s->tree->untold = found = true;
         as_close(pidfd);
-        s->tree->untold = true; /* the next sweep tries again */
-        return true;
-    }
-    if (!found) {
+    } else if (!found) {
         as_close(pidfd);
-        return false;
     }
-    if (!told) {
-        (void)pidfd_signal(*pidfd, signal, 0);
-        if (signal != SIGKILL) {
-            (void)pidfd_signal(*pidfd, SIGCONT, 0);
-        }
+    return found;
+}
+
+static void signal_member(const as_tree *tree, const as_process *p, int signal, int pidfd) {
+    bool told = signal == 0 || (signal != SIGKILL && p->group == tree->leader);
+    if (told || pidfd < 0) {
+        return;
     }
-    return true;
+    (void)pidfd_signal(pidfd, signal, 0);
+    if (signal != SIGKILL) {
+        (void)pidfd_signal(pidfd, SIGCONT, 0);
+    }
 }
 
 /* Finds the members; returns how many are known to be missing, or -errno. The census is held only so
@@ -227,26 +235,42 @@ static int find_members(sweep *s) {
     return result;
 }
 
+/* Who belongs is asked of as many as can be watched before any of them is signalled: a parent that is
+   killed takes its child's one mark along, if that has no environment. */
 int as_tree_sweep(as_tree *tree, int signal) {
     sweep s = {.tree = tree};
     int result = find_members(&s);
     as_member *alive = result < 0 ? NULL : calloc(s.count + 1, sizeof *alive);
+    if (signal == SIGKILL && !alive) {
+        as_tree_signal_group(tree, SIGKILL);
+    }
     if (!alive) {
         free(s.found);
         return result < 0 ? result : -ENOMEM;
     }
-    size_t count = 0, watched = 0, missed = (size_t)result;
+    size_t count = 0, missed = (size_t)result;
+    size_t watched = s.count < AS_TREE_FDS ? s.count : AS_TREE_FDS;
+    int pidfds[AS_TREE_FDS];
+    bool there[AS_TREE_FDS];
     tree->untold = false;
+    for (size_t i = 0; i < watched; i++) {
+        there[i] = open_member(&s, &s.found[i], &pidfds[i]);
+    }
+    if (signal == SIGKILL) {
+        as_tree_signal_group(tree, SIGKILL);
+    }
     for (size_t i = 0; i < s.count; i++) {
         int pidfd;
-        if (!signal_member(&s, &s.found[i], signal, &pidfd)) {
+        bool found = i < watched ? there[i] : open_member(&s, &s.found[i], &pidfd);
+        if (!found) {
             missed++; /* it may have forked between the scan and its end */
             continue;
         }
-        if (watched >= AS_TREE_FDS) {
+        pidfd = i < watched ? pidfds[i] : pidfd;
+        signal_member(tree, &s.found[i], signal, pidfd);
+        if (i >= watched) {
             as_close(&pidfd);
         }
-        watched += pidfd >= 0;
         alive[count++] = (as_member){s.found[i].pid, pidfd};
     }
     free(s.found);

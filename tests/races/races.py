@@ -1,0 +1,312 @@
+"""Trees of processes that are ended by a timeout or a cancel, beside others that are left alone.
+
+    python tests/races/races.py [--trees N] [--seed N] [--pid-max N] [--parallel N]
+
+    --trees: how many. Default: 200.
+    --seed: of the first round; each further one has the next. A failure prints its round's.
+    --pid-max: in a pid namespace that has no more numbers, 400 to 4194304, so that they are used
+        again and again. It is set there alone since Linux 6.14; before, this is refused.
+    --parallel: how many scripts run at once. Default: 6.
+
+Each round is one runner with three calls of ``execute`` at once: scripts that time out beside some
+that are left alone, scripts that are cancelled one by one, and scripts whose call is cancelled.
+tree.c says what the trees are made of. Writes one line of JSON: what was done, what was wrong. Exit
+status 0: nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import logging
+import os
+import platform
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Final
+
+from agentscripts import CancelToken, Options, Runner, RunResult, RunStatus, Script
+
+HERE: Final = Path(__file__).resolve().parent
+FLAGS: Final = ("-std=c11", "-D_GNU_SOURCE", "-O2", "-pthread")
+ROUND: Final = 30  # trees of one runner
+PATIENCE: Final = 20.0
+PERIOD: Final = 1500  # microseconds from one bystander to the next
+PEACEFUL: Final = ("(sm2)(gm1)m3", "(Tm2)(e(m1)m2)m2", "(p1(sm1)m2)m3", "m0", "(s(s(sm2)m2)m2)m2")
+
+
+# ---- trees ----
+
+
+def tree(chance: random.Random) -> str:
+    """Return a description for tree.c. Its root stays until it is asked to end, or killed."""
+    return _process(chance, 3, root=True)
+
+
+def _process(chance: random.Random, depth: int, *, root: bool) -> str:
+    def maybe(action: str, percent: int) -> str:
+        return action if chance.randrange(100) < percent else ""
+
+    before = maybe("s", 35) + maybe("g", 15) + maybe(f"p{chance.randrange(1, 5)}", 10)
+    before += maybe("e", 20) + maybe("T", 8) + ("" if root else maybe("D", 25))
+    asked = chance.choice(("i", "i", "h", ""))
+    children = [
+        f"({_process(chance, depth - 1, root=False)})"
+        for _ in range(chance.choice((0, 1, 1, 2, 3)) if depth else 0)
+    ]
+    ends = ["", "", "", "", "z", f"b{chance.randrange(2, 9)}"]
+    ends += [] if root else ["x", f"f{chance.randrange(2, 9)}"]
+    return before + asked + "".join(children) + chance.choice(ends)
+
+
+# ---- what there is ----
+
+
+class Trees:
+    """The processes of the trees, told by their program and its argument."""
+
+    def __init__(self, program: Path) -> None:
+        self._program = str(program)
+
+    def alive(self, name: str | None = None) -> list[int]:
+        """Return the pids of a tree's processes that are alive; of all, without a name."""
+        found = []
+        for entry in os.listdir("/proc"):
+            with contextlib.suppress(OSError):
+                words = self._words(int(entry)) if entry.isdecimal() else []
+                if words and (words[1] == name if name else words[1].startswith("tree-")):
+                    found.append(int(entry))
+        return found
+
+    def _words(self, pid: int) -> list[str]:
+        """Return the program and arguments of a tree's process; of no other, and no dead one."""
+        for thread in os.listdir(f"/proc/{pid}/task"):  # the first one may have ended
+            with contextlib.suppress(FileNotFoundError):
+                if os.readlink(f"/proc/{pid}/task/{thread}/exe") != self._program:
+                    return []
+                return Path(f"/proc/{pid}/task/{thread}/cmdline").read_text().split("\0")
+        return []
+
+    def end(self) -> list[str]:
+        """Kill what is left, wherever it goes on; return what there was."""
+        found: list[str] = []
+        while pids := self.alive():
+            for pid in pids:
+                found.append(self.describe(pid))
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        return found
+
+    def describe(self, pid: int) -> str:
+        """Return what /proc says of a process, for a message."""
+        with contextlib.suppress(OSError):
+            stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            return (
+                f"pid {pid} state {stat[0]} parent {stat[1]} group {stat[2]} session {stat[3]}: "
+                f"{self._words(pid)[1:]}"
+            )
+        return f"pid {pid}, gone meanwhile"
+
+
+class Nursery(subprocess.Popen[str]):
+    """Processes of the same program that come and go, and must not get a signal."""
+
+    def __init__(self, program: Path) -> None:
+        super().__init__(
+            [program, "nursery", str(PERIOD)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def end(self) -> tuple[int, str]:
+        """Return how many there were, and what happened to them."""
+        born, complaints = self.communicate()
+        if self.returncode and not complaints:
+            complaints = f"the nursery ended with {self.returncode}"
+        return int(born or 0), complaints
+
+
+# ---- a round ----
+
+
+class Round:
+    """One runner's scripts, from a seed."""
+
+    def __init__(self, seed: int, program: Path, parallel: int, count: int) -> None:
+        self.chance = random.Random(seed)
+        self.seed = seed
+        self.trees = Trees(program)
+        self.problems: list[str] = []
+        self.outcomes: Counter[str] = Counter()
+        self.programs: dict[str, str] = {}
+        self.over = threading.Event()
+        chance = self.chance
+        kind = {index: chance.choice(("timeout", "cancel", "call")) for index in range(count)}
+        scripts = [
+            self.script(f"tree-{kind[index]}-{seed}-{index}", tree(chance)) for index in kind
+        ]
+        scripts += [
+            self.script(f"peaceful-timeout-{seed}-{index}", chance.choice(PEACEFUL))
+            for index in range(count // 6)
+        ]
+        chance.shuffle(scripts)
+        self.runner = Runner(
+            Options(
+                data_dir_base=program.parent,
+                log_dir=program.parent,
+                shell="/bin/sh",
+                env={"TREE": str(program)},
+                max_parallel=parallel,
+                kill_delay=chance.choice((0.0, 0.1, 0.2)),
+                stop_signal=chance.choice((1, 15, 10)),
+            )
+        )
+        self.runner.init(scripts, on_complete=self.check)
+
+    def script(self, name: str, program: str) -> Script:
+        """Return a script that becomes a tree."""
+        self.programs[name] = program
+        ends = name.startswith("tree-timeout")
+        return Script(
+            name=name,
+            script=f'exec "$TREE" {name} "{program}"',
+            timeout=self.chance.choice((0.0, 0.01, 0.05, 0.1, 0.2, 0.3)) if ends else None,
+        )
+
+    def check(self, result: RunResult) -> None:
+        """What must be true as soon as a run has its result."""
+        name = result.script.name
+        self.outcomes[f"{name.partition('-')[0]} {result.status}"] += result.attempts > 0
+        if name.startswith("peaceful"):
+            if not result.ok:
+                self.wrong(f"{name} {result.status}: {result.reason}, {result.stderr}")
+            return
+        if result.status not in (RunStatus.TIMED_OUT, RunStatus.CANCELLED):
+            self.wrong(f"{name} {result.status}: {result.reason}, {result.stderr}")
+        if result.survivors:
+            self.outcomes["took more than a second"] += 1
+        give_up = time.monotonic() + (PATIENCE if result.survivors else 0)
+        while (left := self.trees.alive(name)) and time.monotonic() < give_up:
+            time.sleep(0.01)
+        if left:
+            self.wrong(f"{name} {self.programs[name]} left", *map(self.trees.describe, left))
+
+    def wrong(self, *words: str) -> None:
+        """Note what was wrong."""
+        self.problems.append(f"seed {self.seed}: " + "\n  ".join(words))
+
+    def cancel_some(self) -> None:
+        """Cancel one run after the other, each a while after its start."""
+        until: dict[str, float] = {}
+        chance = random.Random(self.seed)
+        while not self.over.wait(0.005):
+            for run in self.runner.runs():
+                if run.script.name.startswith("tree-cancel") and run.pid:
+                    wait = chance.choice((0.0, 0.02, 0.1, 0.3))
+                    if time.monotonic() > until.setdefault(run.run_id, time.monotonic() + wait):
+                        self.runner.cancel(run.run_id)
+
+    def execute(self, kind: str, token: CancelToken | None = None) -> None:
+        """Run the scripts of one kind."""
+        self.runner.execute(
+            lambda script: script.name.split("-")[1] == kind, cancel=token, check=False
+        )
+
+    def run(self) -> None:
+        """Do all of it; return when all has ended."""
+        token = CancelToken()
+        canceller = threading.Thread(target=self.cancel_some)
+        calls = [
+            threading.Thread(target=self.execute, args=arguments)
+            for arguments in (("timeout",), ("cancel",), ("call", token))
+        ]
+        canceller.start()
+        for call in calls:
+            call.start()
+        calls[2].join(self.chance.uniform(0.2, 1.5))
+        token.cancel()
+        for call in calls:
+            call.join()
+        self.over.set()
+        canceller.join()
+        self.runner.close()
+        for _ in range(3):  # a chain of forks is not in every listing
+            if left := self.trees.end():
+                self.wrong("at the end there was left", *left[:20])
+            time.sleep(0.003)
+
+
+# ---- the program ----
+
+
+def with_few_numbers(pid_max: int) -> list[str]:
+    """Return what a command begins with that is to have few numbers for processes."""
+    release = tuple(int(part) for part in platform.release().split(".")[:2])
+    if release < (6, 14):
+        raise SystemExit(f"kernel.pid_max is the whole machine's on Linux {platform.release()}")
+    user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+    setting = f'echo {pid_max} > /proc/sys/kernel/pid_max && exec "$@"'
+    namespace = ("unshare", *user, "--pid", "--fork", "--kill-child", "--mount-proc")
+    return [*namespace, "/bin/sh", "-c", setting, "sh"]
+
+
+def perform(options: argparse.Namespace, program: Path) -> dict[str, object]:
+    """Do one round after the other, up to one in which something is wrong; return figures."""
+    began = time.monotonic()
+    outcomes: Counter[str] = Counter()
+    problems: list[str] = []
+    with Nursery(program) as nursery:
+        for index in range(0, options.trees, ROUND):
+            count = min(ROUND, options.trees - index)
+            one = Round(options.seed + index // ROUND, program, options.parallel, count)
+            one.run()
+            outcomes += one.outcomes
+            problems += one.problems
+            if problems:
+                break
+        born, complaints = nursery.end()
+    problems += [complaints] if complaints else []
+    took = {"bystanders": born, "seconds": round(time.monotonic() - began)}
+    return {**dict(sorted(outcomes.items())), **took, "problems": problems}
+
+
+def main() -> int:
+    """Return the exit status."""
+    parser = argparse.ArgumentParser(description="End trees of processes.")
+    parser.add_argument("--trees", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--pid-max", type=int)
+    parser.add_argument("--parallel", type=int, default=6)
+    parser.add_argument("--program", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.program:
+        logging.disable()  # each of these runs is a failure that it would tell of
+        done = perform(options, options.program)
+        print(json.dumps(done))
+        return 1 if done["problems"] else 0
+    with tempfile.TemporaryDirectory() as temporary:
+        program = Path(temporary).resolve() / "tree"
+        subprocess.run(["gcc", *FLAGS, "-o", program, HERE / "tree.c"], check=True)
+        begin = with_few_numbers(options.pid_max) if options.pid_max else []
+        # Orphans are reaped at once: not every machine's first process is quick enough.
+        return subprocess.run(
+            [
+                *(*begin, program, "init", sys.executable, __file__, "--program", program),
+                *("--trees", str(options.trees), "--seed", str(options.seed)),
+                *("--parallel", str(options.parallel)),
+            ]
+        ).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
