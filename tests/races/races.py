@@ -82,7 +82,8 @@ class Trees:
         for entry in os.listdir("/proc"):
             with contextlib.suppress(OSError):
                 words = self._words(int(entry)) if entry.isdecimal() else []
-                if words and (words[1] == name if name else words[1].startswith("tree-")):
+                whose = words[1] if len(words) > 1 else ""  # an exec has no words for a moment
+                if whose == name or (name is None and whose.startswith("tree-")):
                     found.append(int(entry))
         return found
 
