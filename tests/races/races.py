@@ -70,51 +70,53 @@ def _process(chance: random.Random, depth: int, *, root: bool) -> str:
 # ---- what there is ----
 
 
-class Trees:
-    """The processes of the trees, told by their program and its argument."""
+class Life:
+    """Whether a process of one tree is alive: all of them hold the other end."""
 
-    def __init__(self, program: Path) -> None:
-        self._program = str(program)
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        os.mkfifo(path)
+        self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
 
-    def alive(self, name: str | None = None) -> list[int]:
-        """Return the pids of a tree's processes that are alive; of all, without a name."""
+    def goes_on(self) -> bool:
+        """Return whether there is one. None is missed, however short its life."""
+        try:
+            return os.read(self._fd, 1) != b""
+        except BlockingIOError:
+            return True
+
+    def close(self) -> None:
+        """Forget it."""
+        os.close(self._fd)
+        self.path.unlink()
+
+    def processes(self) -> list[int]:
+        """Return the pids of those that can be found; a chain of forks may not be."""
         found = []
         for entry in os.listdir("/proc"):
             with contextlib.suppress(OSError):
-                words = self._words(int(entry)) if entry.isdecimal() else []
-                whose = words[1] if len(words) > 1 else ""  # an exec has no words for a moment
-                if whose == name or (name is None and whose.startswith("tree-")):
+                if entry.isdecimal() and os.fsencode(self.path) in self._words(entry):
                     found.append(int(entry))
         return found
 
-    def _words(self, pid: int) -> list[str]:
-        """Return the program and arguments of a tree's process; of no other, and no dead one."""
+    def _words(self, pid: str) -> list[bytes]:
         for thread in os.listdir(f"/proc/{pid}/task"):  # the first one may have ended
-            with contextlib.suppress(FileNotFoundError):
-                if os.readlink(f"/proc/{pid}/task/{thread}/exe") != self._program:
-                    return []
-                return Path(f"/proc/{pid}/task/{thread}/cmdline").read_text().split("\0")
+            if words := Path(f"/proc/{pid}/task/{thread}/cmdline").read_bytes():
+                return words.split(b"\0")[1:2]
         return []
 
-    def end(self) -> list[str]:
-        """Kill what is left, wherever it goes on; return what there was."""
-        found: list[str] = []
-        while pids := self.alive():
-            for pid in pids:
-                found.append(self.describe(pid))
-                with contextlib.suppress(ProcessLookupError):
+    def describe(self) -> list[str]:
+        """Return what /proc says of those that are left, and end them."""
+        found = []
+        while self.goes_on():
+            for pid in self.processes():
+                with contextlib.suppress(OSError):
+                    stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+                    names = ("state", "parent", "group", "session")
+                    words = map(" ".join, zip(names, stat, strict=False))
+                    found.append(f"pid {pid}: {', '.join(words)}")
                     os.kill(pid, signal.SIGKILL)
         return found
-
-    def describe(self, pid: int) -> str:
-        """Return what /proc says of a process, for a message."""
-        with contextlib.suppress(OSError):
-            stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            return (
-                f"pid {pid} state {stat[0]} parent {stat[1]} group {stat[2]} session {stat[3]}: "
-                f"{self._words(pid)[1:]}"
-            )
-        return f"pid {pid}, gone meanwhile"
 
 
 class Nursery(subprocess.Popen[str]):
@@ -146,7 +148,8 @@ class Round:
     def __init__(self, seed: int, program: Path, parallel: int, count: int) -> None:
         self.chance = random.Random(seed)
         self.seed = seed
-        self.trees = Trees(program)
+        self.lives: dict[str, Life] = {}
+        self.base = program.parent
         self.problems: list[str] = []
         self.outcomes: Counter[str] = Counter()
         self.programs: dict[str, str] = {}
@@ -177,10 +180,11 @@ class Round:
     def script(self, name: str, program: str) -> Script:
         """Return a script that becomes a tree."""
         self.programs[name] = program
+        self.lives[name] = Life(self.base / name)
         ends = name.startswith("tree-timeout")
         return Script(
             name=name,
-            script=f'exec "$TREE" {name} "{program}"',
+            script=f'exec "$TREE" {self.base / name} "{program}"',
             timeout=self.chance.choice((0.0, 0.01, 0.05, 0.1, 0.2, 0.3)) if ends else None,
         )
 
@@ -196,11 +200,12 @@ class Round:
             self.wrong(f"{name} {result.status}: {result.reason}, {result.stderr}")
         if result.survivors:
             self.outcomes["took more than a second"] += 1
+        life = self.lives[name]
         give_up = time.monotonic() + (PATIENCE if result.survivors else 0)
-        while (left := self.trees.alive(name)) and time.monotonic() < give_up:
+        while (goes_on := life.goes_on()) and time.monotonic() < give_up:
             time.sleep(0.01)
-        if left:
-            self.wrong(f"{name} {self.programs[name]} left", *map(self.trees.describe, left))
+        if goes_on:
+            self.wrong(f"{name} {self.programs[name]} goes on", *life.describe()[:20])
 
     def wrong(self, *words: str) -> None:
         """Note what was wrong."""
@@ -241,10 +246,8 @@ class Round:
         self.over.set()
         canceller.join()
         self.runner.close()
-        for _ in range(3):  # a chain of forks is not in every listing
-            if left := self.trees.end():
-                self.wrong("at the end there was left", *left[:20])
-            time.sleep(0.003)
+        for life in self.lives.values():
+            life.close()
 
 
 # ---- the program ----

@@ -1,7 +1,8 @@
 /*
  * tree.c: makes a tree of processes from a description, and bystanders that get no signal.
  *
- *   tree ID PROGRAM       each process does one character of PROGRAM after the other:
+ *   tree FIFO PROGRAM     all of them have FIFO open to write, so it has a writer as long as one lives;
+ *                         each does one character of PROGRAM after the other:
  *     (...)  a child does what is between; the process itself goes on after it
  *     D      goes on in a child and ends: a double fork in "(D...)"
  *     s g    a session, a process group of its own
@@ -19,6 +20,7 @@
  *   tree init COMMAND...  executes it, adopts and reaps its orphans, ends with its status
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -33,7 +35,7 @@
 
 #define LIFE 60 /* seconds after which all is over, whatever was missed */
 
-static const char *id;
+static const char *fifo;
 static const int asking[] = {SIGHUP, SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2};
 
 static void pause_for(long microseconds) {
@@ -82,7 +84,7 @@ static void execute(const char *p) {
     (void)snprintf(rest, sizeof rest, "%.*s", (int)(end_of(p) - p), p);
     ssize_t size = readlink("/proc/self/exe", path, sizeof path - 1);
     path[size > 0 ? size : 0] = 0;
-    char *arguments[] = {(char *)"tree", (char *)id, rest, NULL};
+    char *arguments[] = {(char *)"tree", (char *)fifo, rest, NULL};
     execv(path, arguments);
     _exit(127);
 }
@@ -267,7 +269,10 @@ int main(int count, char **argument) {
     if (count != 3) {
         return 2;
     }
-    id = argument[1];
+    fifo = argument[1];
+    if (open(fifo, O_WRONLY | O_NONBLOCK) < 0) { /* across an exec, too */
+        return 3;
+    }
     alarm(LIFE);
     perform(argument[2]);
 }
