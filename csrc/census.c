@@ -28,6 +28,10 @@ struct as_census {
     _Atomic uint64_t waiting_since; /* the least that those who wait want */
 };
 
+/* An execve takes 6 MiB (bprm_stack_limits in fs/exec.c); what prctl shows beyond that is no one's mark. */
+#define ENVIRONMENT_MAX ((size_t)8 * 1024 * 1024)
+#define ENVIRONMENT_KEPT ((size_t)1024 * 1024) /* of the buffer, from one scan to the next */
+
 static const char run_id_name[] = "AGENTSCRIPTS_RUN_ID=";
 
 as_census *as_census_new(void) {
@@ -161,7 +165,8 @@ static const char *read_ids(const as_census *census, int pid, const char *path, 
     int fd = open_proc(census, pid, path);
     size_t size = 0;
     ssize_t got = fd < 0 ? 0 : 1;
-    while (got > 0 && as_grow(&buffer->bytes, &buffer->room, size + 32768, 1)) {
+    while (got > 0 && size < ENVIRONMENT_MAX &&
+           as_grow(&buffer->bytes, &buffer->room, size + 32768, 1)) {
         got = read(fd, buffer->bytes + size, buffer->room - 1 - size);
         size += got > 0 ? (size_t)got : 0;
     }
@@ -390,6 +395,10 @@ static int refresh(as_census *census, uint64_t since) {
     }
     waiting = atomic_exchange(&census->waiting_since, UINT64_MAX);
     int result = scan(census, waiting < since ? waiting : since);
+    if (census->environ.room > ENVIRONMENT_KEPT) {
+        free(census->environ.bytes);
+        census->environ = (as_text){0};
+    }
     if (result < 0) {
         census->scanned_at = -1;
     }

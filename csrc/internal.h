@@ -188,7 +188,8 @@ typedef struct {
     size_t ids;       /* where its run ids are in the listing's; 0: none */
     int pid, parent, group, session;
     bool dead;
-    bool member; /* for who has the listing */
+    bool member;   /* for who has the listing */
+    bool unmarked; /* likewise: a member by its parent alone */
 } as_process;
 
 typedef struct {

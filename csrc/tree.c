@@ -102,6 +102,7 @@ static size_t mark(const as_listing *all, const as_tree *tree) {
         as_process *p = &all->list[i];
         const char *ids = p->ids ? all->ids + p->ids : NULL;
         p->member = is_leader(tree, p->pid) || (!p->dead && belongs(tree, p, ids));
+        p->unmarked = false;
     }
     size_t unknown = mark_cgroup(all, tree);
     for (bool changed = true; changed;) {
@@ -113,7 +114,7 @@ static size_t mark(const as_listing *all, const as_tree *tree) {
             }
             const as_process *parent = as_process_find(all->list, all->count, p->parent);
             if (parent && parent->member) {
-                p->member = changed = true;
+                p->member = p->unmarked = changed = true;
             }
         }
     }
@@ -143,6 +144,9 @@ typedef struct {
     as_process *found;
     size_t count;
     as_text buffer;
+    as_member *alive;
+    size_t alive_count, watched;
+    size_t missed; /* there may be as many more */
 } sweep;
 
 /* Whether it is the one that the scan found: its number may name another by now. */
@@ -194,28 +198,37 @@ void as_tree_signal_group(const as_tree *tree, int signal) {
     }
 }
 
-/* Opens a member's pidfd; -1: there is no descriptor for it, the next sweep tries again. False: it is
-   gone. */
-static bool open_member(sweep *s, const as_process *p, int *pidfd) {
-    *pidfd = as_pidfd_open(p->pid);
-    bool found = *pidfd >= 0 && still_belongs(s, p);
-    if (!found && as_out_of_resources()) {
-        s->tree->untold = found = true;
-        as_close(pidfd);
-    } else if (!found) {
-        as_close(pidfd);
+/* Signals one member through its own pidfd, which is kept while there is room for it. */
+static void tell_member(sweep *s, const as_process *p, int signal) {
+    bool told = signal == 0 || (signal != SIGKILL && p->group == s->tree->leader);
+    int pidfd = as_pidfd_open(p->pid);
+    if (pidfd < 0 || !still_belongs(s, p)) {
+        bool unknown = as_out_of_resources();
+        as_close(&pidfd);
+        if (!unknown) {
+            s->missed++; /* it may have forked between the scan and its end */
+            return;
+        }
+        s->tree->untold = true; /* the next sweep tries again */
+    } else if (!told) {
+        (void)pidfd_signal(pidfd, signal, 0);
+        if (signal != SIGKILL) {
+            (void)pidfd_signal(pidfd, SIGCONT, 0);
+        }
     }
-    return found;
+    if (s->watched >= AS_TREE_FDS) {
+        as_close(&pidfd);
+    }
+    s->watched += pidfd >= 0;
+    s->alive[s->alive_count++] = (as_member){p->pid, pidfd};
 }
 
-static void signal_member(const as_tree *tree, const as_process *p, int signal, int pidfd) {
-    bool told = signal == 0 || (signal != SIGKILL && p->group == tree->leader);
-    if (told || pidfd < 0) {
-        return;
-    }
-    (void)pidfd_signal(pidfd, signal, 0);
-    if (signal != SIGKILL) {
-        (void)pidfd_signal(pidfd, SIGCONT, 0);
+/* The youngest first: a chain of forks may be about to go on in another process. */
+static void tell_members(sweep *s, bool unmarked, int signal) {
+    for (size_t i = s->count; i-- > 0;) {
+        if (s->found[i].unmarked == unmarked) {
+            tell_member(s, &s->found[i], signal);
+        }
     }
 }
 
@@ -235,50 +248,26 @@ static int find_members(sweep *s) {
     return result;
 }
 
-/* Who belongs is asked of as many as can be watched before any of them is signalled: a parent that is
-   killed takes its child's one mark along, if that has no environment. */
 int as_tree_sweep(as_tree *tree, int signal) {
     sweep s = {.tree = tree};
     int result = find_members(&s);
-    as_member *alive = result < 0 ? NULL : calloc(s.count + 1, sizeof *alive);
-    if (signal == SIGKILL && !alive) {
-        as_tree_signal_group(tree, SIGKILL);
-    }
-    if (!alive) {
-        free(s.found);
-        return result < 0 ? result : -ENOMEM;
-    }
-    size_t count = 0, missed = (size_t)result;
-    size_t watched = s.count < AS_TREE_FDS ? s.count : AS_TREE_FDS;
-    int pidfds[AS_TREE_FDS];
-    bool there[AS_TREE_FDS];
-    tree->untold = false;
-    for (size_t i = 0; i < watched; i++) {
-        there[i] = open_member(&s, &s.found[i], &pidfds[i]);
+    s.alive = result < 0 ? NULL : calloc(s.count + 1, sizeof *s.alive);
+    tree->untold = tree->untold && !s.alive;
+    if (s.alive) {
+        tell_members(&s, true, signal); /* while their parents are there to tell whose they are */
     }
     if (signal == SIGKILL) {
         as_tree_signal_group(tree, SIGKILL);
     }
-    for (size_t i = 0; i < s.count; i++) {
-        int pidfd;
-        bool found = i < watched ? there[i] : open_member(&s, &s.found[i], &pidfd);
-        if (!found) {
-            missed++; /* it may have forked between the scan and its end */
-            continue;
-        }
-        pidfd = i < watched ? pidfds[i] : pidfd;
-        signal_member(tree, &s.found[i], signal, pidfd);
-        if (i >= watched) {
-            as_close(&pidfd);
-        }
-        alive[count++] = (as_member){s.found[i].pid, pidfd};
+    if (s.alive) {
+        tell_members(&s, false, signal);
+        as_tree_free(tree);
+        tree->members = s.alive;
+        tree->count = s.alive_count;
     }
     free(s.found);
     free(s.buffer.bytes);
-    as_tree_free(tree);
-    tree->members = alive;
-    tree->count = count;
-    return (int)(count + missed);
+    return result < 0 ? result : !s.alive ? -ENOMEM : (int)(s.alive_count + s.missed) + result;
 }
 
 void as_tree_free(as_tree *tree) {
