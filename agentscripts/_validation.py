@@ -3,7 +3,6 @@ that goes after the field's name: ``is -1, expected ...``."""
 
 from __future__ import annotations
 
-import difflib
 import graphlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -125,6 +124,8 @@ def script_problems(scripts: Sequence[Script]) -> Iterator[tuple[int, InvalidScr
 
 
 def _hint(name: str, names: Iterable[str]) -> str:
+    import difflib
+
     similar = difflib.get_close_matches(name, names, n=1)
     return f" (did you mean {similar[0]!r}?)" if similar else ""
 
