@@ -7,7 +7,12 @@ import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
-__all__ = ["AgentLog", "OwnThreads", "WaitGroup"]
+__all__ = ["AgentLog", "OwnThreads", "Slots", "WaitGroup", "at_most"]
+
+
+def at_most(timeout: float | None) -> float | None:
+    """Return a timeout in seconds that a lock takes: 292 years is the longest."""
+    return None if timeout is None else min(timeout, threading.TIMEOUT_MAX)
 
 
 class AgentLog(Protocol):
@@ -67,4 +72,46 @@ class WaitGroup:
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for zero, at most ``timeout`` seconds; return whether it is zero."""
         with self._lock:
-            return self._condition.wait_for(lambda: self._count == 0, timeout)
+            return self._condition.wait_for(lambda: self._count == 0, at_most(timeout))
+
+
+class _Waiter(Protocol):
+    def wake(self) -> None: ...
+
+
+class Slots:
+    """How many scripts of a runner may run at once (``max_parallel``). Thread-safe."""
+
+    def __init__(self, count: int | None) -> None:
+        self._free = count
+        self._lock = threading.Lock()  # guards _free and _waiting
+        self._waiting: set[_Waiter] = set()
+
+    def is_free(self, who: _Waiter) -> bool:
+        """Whether there is a slot; if not, ``who`` is woken when there is one."""
+        with self._lock:
+            return self._has_room(who)
+
+    def take(self, who: _Waiter) -> bool:
+        """Take a slot, or have ``who`` woken when there is one."""
+        with self._lock:
+            room = self._has_room(who)
+            if room and self._free is not None:
+                self._free -= 1
+            return room
+
+    def _has_room(self, who: _Waiter) -> bool:
+        if self._free == 0:
+            self._waiting.add(who)
+            return False
+        return True
+
+    def give(self) -> None:
+        """Give a slot back."""
+        with self._lock:
+            if self._free is None:
+                return
+            self._free += 1
+            waiting, self._waiting = self._waiting, set()
+        for who in waiting:
+            who.wake()

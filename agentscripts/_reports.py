@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from agentscripts._lifecycle import AgentLog, OwnThreads, WaitGroup
+from agentscripts._lifecycle import AgentLog, OwnThreads, WaitGroup, at_most
 from agentscripts._result import RunResult
 from agentscripts._signals import DeferredSignals
 
@@ -53,7 +53,7 @@ class Reports:
         """End the thread after the calls that wait; return its name if it is stuck."""
         self._queue.put(None)
         if not self.is_own_thread():
-            self._thread.join(timeout)
+            self._thread.join(at_most(timeout))
         return [self._thread.name] if self._thread.is_alive() else []
 
     def _serve(self) -> None:

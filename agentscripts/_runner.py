@@ -16,11 +16,11 @@ from agentscripts._closing import OnSignal
 from agentscripts._context import Context
 from agentscripts._cronruns import CronRuns
 from agentscripts._crontab import parse_schedules, schedule_warnings
-from agentscripts._dispatch import Dispatch, Slots
+from agentscripts._dispatch import Dispatch
 from agentscripts._execution import Execution
 from agentscripts._files import check_rotation
 from agentscripts._launch import CallLimits
-from agentscripts._lifecycle import OwnThreads, WaitGroup
+from agentscripts._lifecycle import OwnThreads, Slots, WaitGroup
 from agentscripts._metrics import NoMetrics, metrics_of
 from agentscripts._model import Run, Script, Stage
 from agentscripts._options import Options
