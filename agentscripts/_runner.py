@@ -50,6 +50,8 @@ class Runner:
     """
 
     def __init__(self, options: Options | None = None) -> None:
+        if options is not None and not isinstance(options, Options):
+            raise TypeError(f"Runner: options is {options!r}, expected Options or None")
         self._options = options or Options()
         self._calls = Calls()
         self._own_threads = OwnThreads()
@@ -100,9 +102,10 @@ class Runner:
 
         on_complete: called with each run's result, in a thread of its own, one after the other.
 
-        Raises ``AlreadyInitializedError``, ``InvalidScriptError``, ``RunnerClosedError``, or
-        ``OSError`` when the directories cannot be made.
+        Raises ``AlreadyInitializedError``, ``InvalidScriptError``, ``RunnerClosedError``;
+        ``TypeError`` for a bad argument; ``OSError`` when the directories cannot be made.
         """
+        _check_callable("init: on_complete", on_complete)
         checked = validate_scripts(scripts)
         schedules = parse_schedules(checked, self._options)
         if self._options.max_log_bytes is not None:
@@ -204,6 +207,7 @@ class Runner:
         whose handler is not Python's; ``RunnerClosedError``; ``ValueError`` or ``TypeError`` for
         what is no signal or cannot be caught.
         """
+        _check_callable("close_on_signals: on_signal", on_signal)
         self._shutdown.close_on_signals(signals or (signal.SIGTERM,), on_signal)
 
     def runs(self) -> list[Run]:
@@ -283,6 +287,11 @@ def _check_timeout(call: str, timeout: object) -> None:
         check_duration(timeout)
     except (TypeError, ValueError) as error:
         raise type(error)(f"{call}: timeout {error}") from None
+
+
+def _check_callable(what: str, value: object) -> None:
+    if value is not None and not callable(value):
+        raise TypeError(f"{what} is {value!r}, expected a callable or None")
 
 
 _UNLIMITED: Final = Slots(None)
