@@ -7,12 +7,20 @@ import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
-__all__ = ["AgentLog", "OwnThreads", "Slots", "WaitGroup", "at_most"]
+__all__ = ["AgentLog", "OwnThreads", "Slots", "WaitGroup", "at_most", "start_thread"]
 
 
 def at_most(timeout: float | None) -> float | None:
     """Return a timeout in seconds that a lock takes: 292 years is the longest."""
     return None if timeout is None else min(timeout, threading.TIMEOUT_MAX)
+
+
+def start_thread(thread: threading.Thread) -> None:
+    """Start a thread. Raises ``OSError`` when none is left in the system."""
+    try:
+        thread.start()
+    except RuntimeError as error:
+        raise OSError(errno.EAGAIN, "no thread can be started") from error
 
 
 class AgentLog(Protocol):
@@ -30,15 +38,6 @@ class OwnThreads:
     def new(self, name: str, target: Callable[..., object], *args: Any) -> threading.Thread:
         """Return a daemonic thread that calls ``target``; not started yet."""
         return threading.Thread(target=self._run, args=(target, args), name=name, daemon=True)
-
-    def start(self, name: str, target: Callable[..., object], *args: Any) -> threading.Thread:
-        """Return such a thread, started. Raises ``OSError`` when none is left in the system."""
-        thread = self.new(name, target, *args)
-        try:
-            thread.start()
-        except RuntimeError as error:
-            raise OSError(errno.EAGAIN, "no thread can be started") from error
-        return thread
 
     def has_current(self) -> bool:
         """Whether the caller is in one of them."""

@@ -21,7 +21,7 @@ from agentscripts._execution import Execution
 from agentscripts._files import check_rotation
 from agentscripts._launch import CallLimits
 from agentscripts._lifecycle import OwnThreads, Slots, WaitGroup
-from agentscripts._metrics import NoMetrics, metrics_of
+from agentscripts._metrics import Metrics, NoMetrics, metrics_of
 from agentscripts._model import Run, Script, Stage
 from agentscripts._options import Options
 from agentscripts._reports import Reports
@@ -110,23 +110,9 @@ class Runner:
         schedules = parse_schedules(checked, self._options)
         if self._options.max_log_bytes is not None:
             check_rotation(checked, self._options.log_dir, self._options.log_backups)
-        with self._shutdown.held_off():
-            self._check_new()
+        self._shutdown.hold_off(self._check_new)
         self._options.filesystem.make_dirs(self.script_bin_dir, 0o700)
-        with self._shutdown.held_off():
-            self._check_new()
-            context = Context(self._options, checked, self._own_threads)
-            context.metrics = self._metrics
-            self._schedules = schedules
-            try:
-                if on_complete:
-                    context.reports = Reports(on_complete, context.log, self._own_threads)
-                self._begin_cron(context)
-            except BaseException:
-                context.close()
-                raise
-            self._context = context
-            self._shutdown.take_context(context)
+        context = self._shutdown.hold_off(lambda: self._open(checked, schedules, on_complete))
         for warning in schedule_warnings(checked, self._options):
             context.log(logging.WARNING, "%s", warning)
 
@@ -181,10 +167,7 @@ class Runner:
 
         Raises ``RunnerClosedError``, and ``OSError`` when there is no descriptor or thread left.
         """
-        with self._shutdown.held_off():
-            self._cron_wanted = True
-            if self._context:
-                self._begin_cron(self._context)
+        self._shutdown.hold_off(self._want_cron)
 
     def close_on_signals(self, *signals: int, on_signal: OnSignal | None = None) -> None:
         """Close, and end the process, when one of these signals comes. Default: SIGTERM.
@@ -228,10 +211,7 @@ class Runner:
         """
         self._calls.check_process()
         metrics = None if registry is None else metrics_of(registry)
-        with self._shutdown.held_off():
-            self._metrics = metrics or self._metrics
-            if self._context:
-                self._context.metrics = self._metrics
+        self._shutdown.hold_off(lambda: self._use(metrics or self._metrics))
 
     def close(self, timeout: float | None = None) -> None:
         """Stop the schedules and cancel their runs; wait for running ``execute`` calls; end all
@@ -269,17 +249,49 @@ class Runner:
         if self._context is not None:
             raise AlreadyInitializedError("this runner has its scripts; make another Runner")
 
+    def _open(
+        self,
+        scripts: tuple[Script, ...],
+        schedules: Mapping[UUID, Schedule],
+        on_complete: Callable[[RunResult], object] | None,
+    ) -> Context:
+        self._check_new()
+        context = Context(self._options, scripts, self._own_threads)
+        context.metrics = self._metrics
+        self._schedules = schedules
+        try:
+            if on_complete:
+                context.reports = Reports(on_complete, context.log, self._own_threads)
+                context.reports.start()
+            self._begin_cron(context)
+        except BaseException:
+            context.close()
+            raise
+        self._context = context
+        self._shutdown.take_context(context)
+        return context
+
+    def _want_cron(self) -> None:
+        self._cron_wanted = True
+        if self._context:
+            self._begin_cron(self._context)
+
+    def _use(self, metrics: Metrics | NoMetrics) -> None:
+        self._metrics = metrics
+        if self._context:
+            self._context.metrics = metrics
+
     def _begin_cron(self, context: Context) -> None:
         wanted = self._cron_wanted and self._schedules and self._cron is None
         if wanted and not self._calls.is_ending(Stage.CRON):
             cron = CronRuns(context, self._calls, self._slots, self._schedules)
             try:
+                self._shutdown.take_cron(cron)
                 cron.start()
             except BaseException:
                 cron.close()
                 raise
             self._cron = cron
-            self._shutdown.take_cron(cron)
 
 
 def _check_timeout(call: str, timeout: object) -> None:
