@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
-__all__ = ["AgentLog", "OwnThreads", "Slots", "WaitGroup", "at_most", "start_thread"]
+__all__ = ["AgentLog", "OwnThreads", "Slots", "WaitGroup", "at_most", "join_thread", "start_thread"]
 
 
 def at_most(timeout: float | None) -> float | None:
@@ -21,6 +22,13 @@ def start_thread(thread: threading.Thread) -> None:
         thread.start()
     except RuntimeError as error:
         raise OSError(errno.EAGAIN, "no thread can be started") from error
+
+
+def join_thread(thread: threading.Thread, timeout: float | None) -> None:
+    """Wait for another thread. One whose start was interrupted, or failed, is not waited for: it
+    may be about to begin."""
+    with contextlib.suppress(RuntimeError):
+        thread.join(at_most(timeout))
 
 
 class AgentLog(Protocol):

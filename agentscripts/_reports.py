@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from agentscripts._lifecycle import AgentLog, OwnThreads, WaitGroup, at_most, start_thread
+from agentscripts._lifecycle import AgentLog, OwnThreads, WaitGroup, join_thread, start_thread
 from agentscripts._result import RunResult
 from agentscripts._signals import DeferredSignals
 
@@ -56,9 +56,8 @@ class Reports:
     def close(self, timeout: float | None) -> list[str]:
         """End the thread after the calls that wait; return its name if it is stuck."""
         self._queue.put(None)
-        # Without an ident it has not begun, and will see that it is to end.
-        if self._thread.ident is not None and not self.is_own_thread():
-            self._thread.join(at_most(timeout))
+        if not self.is_own_thread():
+            join_thread(self._thread, timeout)
         return [self._thread.name] if self._thread.is_alive() else []
 
     def _serve(self) -> None:

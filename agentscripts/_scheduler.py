@@ -12,7 +12,7 @@ from typing import Final, Protocol
 from uuid import UUID
 
 from agentscripts._agenda import Agenda, Fire
-from agentscripts._lifecycle import AgentLog, OwnThreads, start_thread
+from agentscripts._lifecycle import AgentLog, OwnThreads, join_thread, start_thread
 from agentscripts._native import Timer
 from agentscripts._overlap import Decision, Overlaps
 
@@ -120,10 +120,9 @@ class Scheduler:
             first, self._closing = not self._closing, True
             if first:
                 self._clock.wake()
-        # Without an ident it has not begun, and will see that it is to end.
         if self._thread is not None and self._thread.ident is not None:
-            self._thread.join(timeout)
-        elif first:
+            join_thread(self._thread, timeout)
+        elif first:  # a thread that is about to begin will look whether it is to end
             self._clock.close()
 
     def stuck(self) -> list[str]:

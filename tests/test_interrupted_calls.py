@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 
 import pytest
-from conftest import MakeRunner
 from prometheus_client import CollectorRegistry
-from support import Background, threads
+from support import Background, eventually, threads
 
-from agentscripts import Runner, Script
+from agentscripts import Options, Runner, Script
 
 CALLS: dict[str, Callable[[Runner], object]] = {
     "close": lambda runner: runner.close(),
@@ -31,7 +31,8 @@ def interrupt(call: Callable[[], object], moment: int) -> BaseException | None:
 
     def count(frame: FrameType, event: str, argument: object) -> None:
         nonlocal left
-        if event in ("call", "c_return"):
+        # What is raised in a weak reference's callback goes nowhere.
+        if event in ("call", "c_return") and "weakref" not in frame.f_code.co_filename:
             left -= 1
             if left < 0:
                 sys.setprofile(None)
@@ -45,21 +46,21 @@ def interrupt(call: Callable[[], object], moment: int) -> BaseException | None:
         return error
     finally:
         sys.setprofile(None)
-    return None if left >= 0 else Interrupt()  # it came where nothing can raise, as in __del__
+    return None if left >= 0 else Interrupt()  # suppressed, as what comes while a file is closed
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("name", CALLS)
-def test_a_close_after_an_interrupt(make_runner: MakeRunner, name: str) -> None:
+def test_a_close_after_an_interrupt(tmp_path: Path, name: str) -> None:
     """S1, S2: wherever a handler raises, the next close returns and leaves no thread, also while
     the exception is being handled."""
     script = Script(script="true", cron="0 0 0 1 1 *")
     moment, error = 0, None
     while moment == 0 or error is not None:
-        runner = make_runner(script, on_complete=lambda result: None)
+        runner = Runner(Options(data_dir_base=tmp_path, log_dir=tmp_path))
+        runner.init([script], on_complete=lambda result: None)
         error = interrupt(lambda runner=runner: CALLS[name](runner), moment)  # type: ignore[misc]
         Background(lambda runner=runner: runner.close(timeout=0)).result(10)  # type: ignore[misc]
         moment += 1
     assert moment > 10
-    assert not [name for name in threads().values() if name.startswith("agentscripts")]
+    eventually(lambda: not [one for one in threads().values() if one.startswith("agentscripts")])
