@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeVar
 
 from agentscripts._model import RunStatus, Script
 from agentscripts._result import RunResult
 
 __all__ = ["added_up", "delay_before_next"]
+
+T = TypeVar("T")
 
 _LONGEST: Final = 60.0  # seconds
 _DOUBLINGS: Final = 64  # more make no difference, and too many are no float
@@ -40,4 +42,10 @@ def added_up(before: RunResult, last: RunResult) -> RunResult:
         lines_dropped=before.lines_dropped + last.lines_dropped,
         log_error=before.log_error or last.log_error,
         survivors=before.survivors + last.survivors,
+        cpu_seconds=_if_both(float.__add__, before.cpu_seconds, last.cpu_seconds),
+        max_rss=_if_both(max, before.max_rss, last.max_rss),
     )
+
+
+def _if_both(join: Callable[[T, T], T], one: T | None, other: T | None) -> T | None:
+    return None if one is None or other is None else join(one, other)

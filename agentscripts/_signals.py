@@ -63,15 +63,19 @@ class WakeupPipe:
             return b""
 
     def close(self) -> None:
-        """Close both ends, or have ``let_go`` close them. Any thread."""
+        """Close both ends, or have ``let_go`` close them. Any thread; may be called again."""
         with self._lock:
             self._closed = True
             if not self._held:
                 self._close_now()
 
     def _close_now(self) -> None:
-        os.close(self.read_fd)
-        os.close(self.write_fd)
+        read_fd, self.read_fd = self.read_fd, -1  # no signal handler runs between this and the call
+        if read_fd >= 0:
+            os.close(read_fd)
+        write_fd, self.write_fd = self.write_fd, -1
+        if write_fd >= 0:
+            os.close(write_fd)
 
 
 class _Deferral:

@@ -91,8 +91,10 @@ def check_environment(value: object) -> None:
 def validate_scripts(scripts: Iterable[Script]) -> tuple[Script, ...]:
     """Return the scripts when all of them can be run together.
 
-    Raises ``InvalidScriptError`` for the first field that is not usable.
+    Raises ``InvalidScriptError`` for the first field that is not usable, ``TypeError``.
     """
+    if not isinstance(scripts, Iterable):
+        raise TypeError(f"init: scripts is {scripts!r}, expected an iterable of Script")
     checked = tuple(scripts)
     for position, script in enumerate(checked):
         if not isinstance(script, Script):
