@@ -10,6 +10,7 @@ from typing import Final
 
 import click
 
+from agentscripts._columns import align
 from agentscripts._cron import CronSyntax, five_field_warning, parse
 from agentscripts._crontab import parse_schedules, schedule_warnings
 from agentscripts._files import log_path_for
@@ -33,6 +34,7 @@ from agentscripts._parameters import (
 )
 from agentscripts._preview import fire_text
 from agentscripts._schedule import fires_after
+from agentscripts._text import escape
 from agentscripts._version import __version__
 from agentscripts._zones import find_zone, local_zone
 
@@ -317,9 +319,8 @@ def _next_fires(manifest: Manifest) -> Iterator[str]:
     """Yield a line for each script that has a schedule."""
     schedules = parse_schedules(manifest.scripts, Options(**manifest.options))
     labels = {key: label for key, label in manifest.labels.items() if key in schedules}
-    width = max(map(len, labels.values()), default=0)
     now = datetime.now(UTC)
-    for key, label in labels.items():
+    for key, label in zip(labels, align([*map(escape, labels.values())]), strict=True):
         fires = fires_after(schedules[key], now, 1)
         text = fire_text(schedules[key], fires[0], now) if fires else _NEVER
-        yield f"  {label:<{width}}  {text}"
+        yield f"  {label}  {text}"

@@ -21,6 +21,7 @@ from rich.text import Text
 
 from agentscripts._calls import selects
 from agentscripts._cancel import CancelToken
+from agentscripts._columns import align
 from agentscripts._console import LineLogger, Output, OutputHandler
 from agentscripts._interrupts import Interrupts, ServingInterrupts
 from agentscripts._live import LiveOutput, LiveView, Painter, is_wanted
@@ -227,8 +228,8 @@ class _Foreground:
             if self._runs(script):
                 names[script.log_source_id].append(escape(self._labels[script.id]))
         joined = {source: "+".join(parts) for source, parts in names.items()}
-        width = max(map(len, joined.values()), default=0)
-        return {source: f"{name:<{width}} | " for source, name in joined.items()}
+        aligned = align(list(joined.values()))
+        return {source: f"{name} | " for source, name in zip(joined, aligned, strict=True)}
 
     def _summarize(self) -> None:
         order = {script.id: place for place, script in enumerate(self._manifest.scripts)}

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from commandline import COMMAND, OPTIONS, Running, command
+from rich.cells import cell_len
 
 pytestmark = pytest.mark.slow  # each starts a Python
 
@@ -131,6 +132,25 @@ def test_mistakes(tmp_path: Path, arguments: list[str], message: str) -> None:
     done = run(tmp_path, *arguments)
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"{message}\n")
     assert [path.name for path in tmp_path.iterdir()] == ["m.toml"]
+
+
+def test_names_of_any_width(tmp_path: Path) -> None:
+    """What stands behind names lines up, also behind wide ones, and a long name moves no other."""
+    scripts = "".join(
+        f'[[script]]\nname = "{name}"\nscript = "echo x"\n'
+        'run_on_start = true\ncron = "0 0 0 1 1 *"\n'
+        for name in ("日本", "abcde", "n" * 200)
+    )
+    done = run(tmp_path, scripts=scripts)
+    pad = " " * 36
+    assert sorted(done.stdout.splitlines()) == [
+        f"abcde{pad[1:]} | x",
+        f"{'n' * 200} | x",
+        f"日本{pad} | x",
+    ]
+    lines = command("check", "m.toml", cwd=tmp_path).stdout.splitlines()[1:]
+    assert [line.split()[0] for line in lines] == ["日本", "abcde", "n" * 200]
+    assert [cell_len(line) for line in lines[:2]] == [cell_len(lines[2]) - 160] * 2
 
 
 @pytest.mark.parametrize("argument", ["--stage=now", "--max-parallel=0", "--unknown"])
