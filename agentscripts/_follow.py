@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import contextlib
-import errno
 import os
 import re
 import signal
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from agentscripts._cancel import CancelToken
-from agentscripts._console import Output
+from agentscripts._console import FAILED, SIGNALLED, Output
 from agentscripts._text import escape
 
 __all__ = ["Rotated", "print_log"]
@@ -24,8 +23,6 @@ _LOOK: Final = 0.2  # seconds between two looks at a file at whose end one is
 _LOST: Final = 1.0  # seconds
 _LONGEST_LINE: Final = 65536  # a longer one is cut where the file rotates
 _CHUNK: Final = 2 * _LONGEST_LINE
-_FAILED: Final = 1
-_SIGNALLED: Final = 128
 
 
 class Rotated:
@@ -134,17 +131,14 @@ def print_log(path: Path, *, follow: bool = False) -> int:
     try:
         for data in _text_or_bytes(path, output.is_terminal, follow=follow):
             output.write_bytes(data)
-            if output.error is not None:
-                if output.error.errno == errno.EPIPE:
-                    return _SIGNALLED + signal.SIGPIPE
-                _complain(f"cannot write the output: {output.error.strerror}")
-                return _FAILED
+            if status := output.exit_status(_complain):
+                return status
     except OSError as error:
         hint = "; the script has not run" if isinstance(error, FileNotFoundError) else ""
-        _complain(f"{path}: {error.strerror}{hint}")
-        return _FAILED
+        _complain(f"agentscripts: {escape(str(path))}: {error.strerror}{hint}\n")
+        return FAILED
     except KeyboardInterrupt:
-        return _SIGNALLED + signal.SIGINT
+        return SIGNALLED + signal.SIGINT
     return 0
 
 
@@ -210,4 +204,4 @@ def _same(one: os.stat_result, other: os.stat_result) -> bool:
 
 
 def _complain(text: str) -> None:
-    Output(sys.stderr, CancelToken()).write(f"agentscripts: {escape(text)}\n")
+    Output(sys.stderr, CancelToken()).write(text)

@@ -12,6 +12,7 @@ __all__ = [
     "escape",
     "excerpt",
     "hours_minutes_seconds",
+    "os_error_text",
     "plain",
     "signal_name",
     "words",
@@ -65,6 +66,13 @@ def signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
+
+
+def os_error_text(error: OSError) -> str:
+    """Return ``path: No such file or directory``, or what it says where it names no file."""
+    if error.strerror is None:
+        return str(error)
+    return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
 
 
 def hours_minutes_seconds(seconds: float) -> tuple[int, int, int]:
