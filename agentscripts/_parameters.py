@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import click
-from click.shell_completion import CompletionItem
+from click.shell_completion import BashComplete, CompletionItem, add_completion_class
 
 from agentscripts._cancel import CancelToken
 from agentscripts._console import Output
@@ -107,6 +109,21 @@ def complete_names(
     return [
         CompletionItem(label) for label in manifest.labels.values() if label.startswith(incomplete)
     ]
+
+
+@add_completion_class
+class QuotingBashComplete(BashComplete):
+    """Bash takes what is offered as it would be typed, so a name with a space needs quotes."""
+
+    def format_completion(self, item: CompletionItem) -> str:
+        """Return the line that click's function in the shell reads."""
+        try:
+            shlex.split(os.environ["COMP_WORDS"])
+        except ValueError:  # the user has begun to quote it
+            pass
+        else:
+            item.value = shlex.quote(item.value) if item.value else ""
+        return super().format_completion(item)
 
 
 def overrides(manifest: Manifest, **options: Any) -> Manifest:

@@ -327,5 +327,8 @@ def test_completion(tmp_path: Path) -> None:
     ]
     assert complete(tmp_path, "agentscripts run m.toml --only go") == ["good"]
     assert complete(tmp_path, "agentscripts logs m.toml cl") == ["clean"]
+    (tmp_path / "m.toml").write_text(_GOOD.replace("good", "all good"))
+    assert complete(tmp_path, "agentscripts run m.toml --only al") == ["'all good'"]
+    assert complete(tmp_path, 'agentscripts run m.toml --only "al') == ["all good"]
     assert complete(tmp_path, "agentscripts run wrong.toml --only ") == []
     assert complete(tmp_path, "agentscripts run --only ") == []
