@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any, Final
 
 from agentscripts._escalation import Escalation, Request
+from agentscripts._lifecycle import OwnThread
 from agentscripts._signals import are_deferred
 
 __all__ = ["OnSignal", "SignalClose"]
@@ -82,7 +83,7 @@ class SignalClose:
         """Wait for these signals, too. Raises ``RuntimeError``, ``TypeError``, ``ValueError``."""
         _check(numbers)
         if self._thread is None:
-            thread = threading.Thread(target=self._serve, name="agentscripts-signals", daemon=True)
+            thread = OwnThread(self._serve, "agentscripts-signals")
             thread.start()
             self._thread = thread
         for number in numbers:

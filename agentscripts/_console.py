@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Final, TextIO
 
 from agentscripts._cancel import CancelToken
+from agentscripts._lifecycle import OwnThread
 from agentscripts._logs import LogBatch
 from agentscripts._text import escape
 
@@ -137,33 +138,19 @@ class OutputHandler(logging.Handler):
         self._write(f"agentscripts: {escape(self.format(record))}\n")
 
 
-class JoinedThread(threading.Thread):
-    """A daemon whose end is waited for whatever comes; it ends by itself.
+class JoinedThread(OwnThread):
+    """One that ends by itself, and whose end is waited for whatever comes.
 
-    Its ``join`` raises a signal's ``KeyboardInterrupt`` only then. (That of Python 3.11 forgets
-    the thread when a signal interrupts it.)
+    Its ``join`` raises a signal's ``KeyboardInterrupt`` only then.
     """
-
-    def __init__(self, target: Callable[[], object], name: str) -> None:
-        super().__init__(name=name, daemon=True)
-        self._call = target
-        self._ended = threading.Event()
-
-    def run(self) -> None:
-        """Call the target."""
-        try:
-            self._call()
-        finally:
-            self._ended.set()
 
     def join(self, timeout: float | None = None) -> None:
         """Wait for the end, without a limit: the second signal ends what the thread waits for."""
         interrupt: KeyboardInterrupt | None = None
-        while not self._ended.is_set():
+        while self.is_alive():
             try:
-                self._ended.wait()
+                super().join()
             except KeyboardInterrupt as error:
                 interrupt = error
-        super().join()
         if interrupt is not None:
             raise interrupt

@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
-__all__ = ["AgentLog", "OwnThreads", "WaitGroup"]
+__all__ = ["AgentLog", "OwnThread", "OwnThreads", "WaitGroup"]
 
 
 class AgentLog(Protocol):
@@ -16,17 +17,42 @@ class AgentLog(Protocol):
     def __call__(self, level: int, message: str, *args: object, exc_info: bool = False) -> None: ...
 
 
+class OwnThread(threading.Thread):
+    """A daemon. What a signal handler raises in a ``join`` ends that one call: the next one waits
+    for the thread again, which Python 3.11 takes for ended then.
+    """
+
+    def __init__(self, target: Callable[[], object], name: str) -> None:
+        super().__init__(name=name, daemon=True)
+        self._call = target
+        self._returned = threading.Event()
+
+    def run(self) -> None:
+        """Call the target."""
+        try:
+            self._call()
+        finally:
+            del self._call  # what it holds goes with the end
+            self._returned.set()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for the end, at most ``timeout`` seconds."""
+        is_other = self.is_alive() and self is not threading.current_thread()
+        if not is_other or self._returned.wait(timeout):
+            super().join()
+
+
 class OwnThreads:
     """The threads of one runner, in which the user's code may call the runner back. Thread-safe."""
 
     def __init__(self) -> None:
         self._local = threading.local()
 
-    def new(self, name: str, target: Callable[..., object], *args: Any) -> threading.Thread:
+    def new(self, name: str, target: Callable[..., object], *args: Any) -> OwnThread:
         """Return a daemonic thread that calls ``target``; not started yet."""
-        return threading.Thread(target=self._run, args=(target, args), name=name, daemon=True)
+        return OwnThread(partial(self._run, target, args), name)
 
-    def start(self, name: str, target: Callable[..., object], *args: Any) -> threading.Thread:
+    def start(self, name: str, target: Callable[..., object], *args: Any) -> OwnThread:
         """Return such a thread, started. Raises ``OSError`` when none is left in the system."""
         thread = self.new(name, target, *args)
         try:
