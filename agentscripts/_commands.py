@@ -36,7 +36,7 @@ from agentscripts._parameters import (
 )
 from agentscripts._preview import fire_text
 from agentscripts._schedule import fires_after
-from agentscripts._text import escape, os_error_text
+from agentscripts._text import error_text, escape
 from agentscripts._version import __version__
 from agentscripts._zones import find_zone, local_zone
 
@@ -212,9 +212,9 @@ def run(
     terminal, lines are printed instead, each with the script's name before it. Standard output gets
     every line that the scripts print, on either of their streams. Standard error gets all else:
     warnings as they come, and a summary at the end, with the first and last lines of standard error
-    of each script that failed, else its last lines. The log files hold all. Control characters
-    other than the tab are shown as \\x1b, so that no script can steer the terminal. NO_COLOR is
-    honoured.
+    of each script that failed, else its last lines. A - there means unknown, as is the memory of a
+    script that had less than agentscripts itself. The log files hold all. Control characters other
+    than the tab are shown as \\x1b, so that no script can steer the terminal. NO_COLOR is honoured.
 
     No line is dropped: a reader that is slow, such as a pager, holds the scripts back.
 
@@ -305,7 +305,7 @@ def timeline(results: Path, output: Path | None) -> None:
     try:
         write_timeline(output, read_results(results), str(results))
     except OSError as error:
-        fail(os_error_text(error))
+        fail(error_text(error))
     except ValueError as error:
         fail(str(error))
     answer(str(output))

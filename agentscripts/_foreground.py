@@ -33,7 +33,7 @@ from agentscripts._result import RunResult
 from agentscripts._rows import frame, rows_of
 from agentscripts._runner import Runner
 from agentscripts._summary import summarize
-from agentscripts._text import escape, os_error_text
+from agentscripts._text import error_text, escape
 from agentscripts.errors import RunnerClosedError
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class _Foreground:
                 if not self._run_with_report():
                     return FAILED
             except OSError as error:  # the directories cannot be made
-                self._say(f"agentscripts: cannot start: {escape(os_error_text(error))}\n")
+                self._say(f"agentscripts: cannot start: {escape(error_text(error))}\n")
                 return FAILED
             self._summarize()
         return self._exit_status()
@@ -120,7 +120,7 @@ class _Foreground:
                 self._inform(f"agentscripts: timeline in {escape(str(directory / TIMELINE))}\n")
 
     def _say_report_failed(self, error: OSError) -> None:
-        self._say(f"agentscripts: cannot write the report: {escape(os_error_text(error))}\n")
+        self._say(f"agentscripts: cannot write the report: {escape(error_text(error))}\n")
 
     def _run_with_metrics(self) -> bool:
         """Return whether the page could be served."""
@@ -134,7 +134,7 @@ class _Foreground:
             try:
                 address = page.enter_context(serve_metrics(registry, self._wishes.metrics))
             except OSError as error:
-                why = escape(os_error_text(error))
+                why = escape(error_text(error))
                 self._say(f"agentscripts: cannot serve metrics on {self._wishes.metrics}: {why}\n")
                 return False
             self._inform(f"agentscripts: metrics on http://{address}/metrics\n")

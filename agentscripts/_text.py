@@ -9,10 +9,10 @@ from typing import Final
 
 __all__ = [
     "LONGEST_LINE",
+    "error_text",
     "escape",
     "excerpt",
     "hours_minutes_seconds",
-    "os_error_text",
     "plain",
     "signal_name",
     "words",
@@ -68,9 +68,9 @@ def signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def os_error_text(error: OSError) -> str:
-    """Return ``path: No such file or directory``, or what it says where it names no file."""
-    if error.strerror is None:
+def error_text(error: Exception) -> str:
+    """Return what an error says, without its number: ``path: No such file or directory``."""
+    if not isinstance(error, OSError) or error.strerror is None:
         return str(error)
     return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
 
