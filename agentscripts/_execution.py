@@ -23,6 +23,7 @@ from agentscripts._outcome import exit_text, status_and_reason
 from agentscripts._process import describe, pipe_holders
 from agentscripts._result import RunResult
 from agentscripts._retry import added_up, delay_before_next
+from agentscripts._text import error_text
 from agentscripts.errors import ScriptError
 
 __all__ = ["Execution"]
@@ -255,7 +256,8 @@ class Execution:
                 if getattr(error, "errno", None) in EXHAUSTED:
                     more = ended.wait_for_one(count, _LOOK_AGAIN)
                 if more is None:
-                    self.set_unstarted(RunStatus.NOT_STARTED, f"not started: {error}", error)
+                    why = f"not started: {error_text(error)}"
+                    self.set_unstarted(RunStatus.NOT_STARTED, why, error)
                     return None
                 count = more
 

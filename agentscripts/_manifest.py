@@ -146,7 +146,7 @@ def parse_manifest(text: str, path: Path) -> Manifest:
     for index, error in script_problems(scripts):
         told.append(_told(("script", index, error.field), error.args[2], data))
     told += _rotation_problems(scripts, Options(**options), data)
-    if not {("options", "timezone"), ("options", "cron_syntax")} & wrong:
+    if ("options", "cron_syntax") not in wrong:
         told += _schedule_problems(scripts, Options(**options), data)
     if told:
         raise ManifestError(_in_order(told, how.lines(text), path))

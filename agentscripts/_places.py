@@ -45,6 +45,7 @@ def toml_lines(text: str) -> dict[Place, int]:
             table = (*_way(keys[:-1], counts), keys[-1])
             if is_array:
                 counts[table] = counts.get(table, 0) + 1
+            lines.setdefault(table, number)  # an array's is that of its first table
             table = _way(keys, counts)
             lines[table] = number
         elif match := _KEY.match(statement):

@@ -85,14 +85,18 @@ def read_results(path: Path) -> list[Record]:
 
 
 def write_timeline(path: Path, records: list[Record], title: str) -> None:
-    """Write the page, whole or not at all. Raises ``OSError``."""
+    """Write the page, to a file whole or not at all. Raises ``OSError``."""
     text = render_timeline(records, title)
-    fd, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    if path.exists() and not path.is_file():  # a device or a pipe, which nothing may replace
+        path.write_text(text, encoding="utf-8")
+        return
+    target = path.resolve()  # a link stays one
+    fd, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:
         with os.fdopen(fd, "w", encoding="utf-8") as file:
             os.fchmod(fd, 0o644)
             file.write(text)
-        os.replace(temporary, path)
+        os.replace(temporary, target)
     except BaseException:
         os.unlink(temporary)
         raise

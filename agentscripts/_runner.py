@@ -189,7 +189,7 @@ class Runner:
 
         Raises ``RuntimeError`` outside of the main thread, inside ``execute``, and for a signal
         whose handler is not Python's; ``RunnerClosedError``; ``ValueError`` or ``TypeError`` for
-        what is no signal or cannot be caught.
+        what is no signal or cannot be caught; ``OSError`` when no thread is left in the system.
         """
         _check_callable("close_on_signals: on_signal", on_signal)
         self._shutdown.close_on_signals(signals or (signal.SIGTERM,), on_signal)

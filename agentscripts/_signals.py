@@ -17,7 +17,7 @@ from itertools import compress
 from types import FrameType, TracebackType
 from typing import Any, Final, Self
 
-from agentscripts._escalation import Escalation, Request
+from agentscripts._escalation import Escalation, Request, Requested
 
 __all__ = ["DeferredSignals", "WakeupPipe", "are_deferred"]
 
@@ -255,7 +255,10 @@ class DeferredSignals:
         if any(one is error for one in self._raised):
             return
         self._raised.append(error)
-        request = self._escalation.note(time.monotonic())
+        if isinstance(error, Requested):
+            request = error.request
+        else:
+            request = self._escalation.note(time.monotonic())
         if request is not Request.NONE:
             self.on_interrupt(request is Request.SECOND)
 

@@ -9,6 +9,7 @@ from typing import Final
 
 __all__ = [
     "LONGEST_LINE",
+    "error_text",
     "escape",
     "excerpt",
     "hours_minutes_seconds",
@@ -65,6 +66,13 @@ def signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
+
+
+def error_text(error: Exception) -> str:
+    """Return what an error says, without its number: ``path: No such file or directory``."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
 
 
 def hours_minutes_seconds(seconds: float) -> tuple[int, int, int]:

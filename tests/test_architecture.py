@@ -62,6 +62,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_shutdown",),
     ("_runner",),
     ("__init__",),
+    ("_columns",),
     ("_console", "_metricspage", "_places", "_summary"),
     ("_follow", "_interrupts", "_live", "_reminder", "_rows", "_tables", "_timeline"),
     ("_mistakes", "_report"),
@@ -91,6 +92,7 @@ PURE = {
     "_text",
     "_validation",
     "_version",
+    "_columns",
     "_manifest",
     "_mistakes",
     "_places",
@@ -109,7 +111,7 @@ ONLY = {
     "click": {"cli", "_commands", "_parameters"},
     "jinja2": {"_timeline"},
     "pydantic": {"_manifest", "_mistakes", "_tables", "_timeline"},
-    "rich": {"_foreground", "_live", "_rows", "_summary"},
+    "rich": {"_columns", "_foreground", "_live", "_rows", "_summary"},
 }
 
 

@@ -383,6 +383,21 @@ def test_mistakes_between_scripts_come_with_the_others() -> None:
     assert "a → b → a" in told[3]
 
 
+def test_a_wrong_zone_hides_no_wrong_schedule() -> None:
+    """C1: what is wrong with the fields of a schedule is so in each zone."""
+    text = '[[script]]\nscript = "true"\ncron = "* *"\n[options]\ntimezone = "Mars/Base"'
+    schedule, zone = problems(text)
+    assert schedule.startswith("script[1] cron: is '* *' and has 2 fields")
+    assert zone.startswith('options timezone: "Mars/Base"')
+
+
+def test_a_misspelled_array_of_tables_has_its_line() -> None:
+    """``[[scripts]]`` is told where it stands."""
+    with pytest.raises(ManifestError) as caught:
+        parse('script = []\n\n[[scripts]]\nname = "a"\n[[scripts]]')
+    assert caught.value.problems == (f'{PATH}:3: scripts: is unknown, did you mean "script"?',)
+
+
 def test_a_schedule_is_not_judged_by_a_syntax_that_is_wrong() -> None:
     """C1: how a schedule is read is an option; where that is wrong, nobody can tell."""
     text = '[[script]]\nscript = "true"\ncron = "0 0 * * *"\n[options]\ncron_syntax = "linux"'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -186,3 +187,19 @@ def test_a_page_is_whole_or_not_there(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError):
         write_timeline(tmp_path / "page", records(result("a", 0, 1)), "t")
     assert [path.name for path in tmp_path.iterdir()] == ["page"]
+
+
+def test_a_page_replaces_no_device_and_no_link(tmp_path: Path) -> None:
+    """Report: only a file is replaced; a pipe is written to, and a link goes on to its file."""
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write_timeline(tmp_path / "pipe", [], "t")
+        assert os.read(reader, 15) == b"<!doctype html>"
+        assert (tmp_path / "pipe").is_fifo()
+    finally:
+        os.close(reader)
+    (tmp_path / "link").symlink_to("page")
+    write_timeline(tmp_path / "link", [], "t")
+    assert (tmp_path / "link").is_symlink()
+    assert "No runs." in (tmp_path / "page").read_text()
