@@ -277,6 +277,8 @@ def attack(home: Path, victim: Path) -> Iterator[None]:
             attacker.kill()
 
 
+@needs_root
+@pytest.mark.slow
 def test_swaps_in_a_tight_loop(place: Path, make_runner: MakeRunner) -> None:
     """Z3: while another user swaps directories and files around runs that rotate their logs, no
     file of others is opened for writing, emptied, renamed, removed, or given a mode."""
@@ -306,6 +308,3 @@ def test_swaps_in_a_tight_loop(place: Path, make_runner: MakeRunner) -> None:
     assert now.pop(str(victim / "open.log"))[:3] == (mode, inode, changed)
     assert (victim / "open.log").read_bytes() == text
     assert now == was
-
-
-test_swaps_in_a_tight_loop = needs_root(pytest.mark.slow(test_swaps_in_a_tight_loop))
