@@ -32,6 +32,8 @@ __all__ = [
 ]
 
 _MISTAKE: Final = 2
+# To some shell: they end a word, or begin a command, a variable, a comment, or a pattern.
+_SPECIAL: Final = frozenset(" \"'`$&|;<>()*?[]{}!#~^\\")
 
 MANIFEST: Final = click.argument("manifest", type=click.Path(path_type=Path))
 
@@ -85,8 +87,15 @@ def complete_names(
     except ManifestError:
         return []
     return [
-        CompletionItem(label) for label in manifest.labels.values() if label.startswith(incomplete)
+        CompletionItem(label)
+        for label in manifest.labels.values()
+        if label.startswith(incomplete) and _is_one_word(label)
     ]
+
+
+def _is_one_word(label: str) -> bool:
+    """Return whether a shell that has this on its command line takes it for a plain word."""
+    return label.isprintable() and not label.startswith("-") and not _SPECIAL & set(label)
 
 
 def overrides(manifest: Manifest, **options: Any) -> Manifest:

@@ -103,7 +103,6 @@ IMPURE_MODULES = {"threading", "subprocess", "select", "socket", "time", "_threa
 ONLY = {
     "agentscripts._core": {"_native"},
     "subprocess": {"_spawn"},
-    "psutil": {"_process"},
     "croniter": {"_cron"},
     "prometheus_client": {"_foreground", "_metrics", "_metricspage", "_runner"},
     "click": {"cli", "_commands", "_parameters"},

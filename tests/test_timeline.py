@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -153,8 +154,10 @@ def test_report(tmp_path: Path) -> None:
 def test_report_that_cannot_be_written(tmp_path: Path) -> None:
     """Report: a full disk is told once, and harms no run."""
     errors: list[OSError] = []
-    (tmp_path / "results.jsonl").symlink_to("/dev/full")
     report = Report(tmp_path, "t", errors.append)
+    full = os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, report._file.fileno(), inheritable=False)
+    os.close(full)
     report.add(result("a", 0, 1))
     report.add(result("b", 0, 1))
     report.close()
