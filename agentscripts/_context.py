@@ -123,7 +123,7 @@ class Context:
         try:
             self.options.logger.log(level, message, *shown, exc_info=exc_info)
         # Not contextlib.suppress, which costs as much as the call.
-        except (Exception, SystemExit):
+        except (Exception, SystemExit):  # noqa: S110 - where would it be told?
             pass
 
     def report(self, result: RunResult, group: WaitGroup | None) -> None:

@@ -277,7 +277,8 @@ class Execution:
 
     def _plan_retry(self, started: Started, status: RunStatus, reason: str) -> bool:
         """Decide whether there is another attempt, and tell the script's log."""
-        delay = delay_before_next(self.script, self.attempt, status, random.random())
+        spread = random.random()  # noqa: S311 - so that not all come at once; no secret
+        delay = delay_before_next(self.script, self.attempt, status, spread)
         if delay is None or self.cancelled or self._limits.over() is not None:
             return False
         self.retry_at = time.monotonic() + delay

@@ -86,8 +86,9 @@ def check_rotation(scripts: Iterable[Script], log_dir: Path, log_backups: int) -
         base, _, number = path.rpartition(".")
         if base in labels and _BACKUP.fullmatch(number) and int(number) <= log_backups:
             problem = (
+                # As it was written: a variable of the agent's environment may be a secret.
                 f"is {script.log_path!r}, where the log of script {labels[base]!r} rotates to, "
-                f"expected another path than {base}.1 to .{log_backups}"
+                f"expected another path than that with .1 to .{log_backups}"
             )
             raise InvalidScriptError(script.label, "log_path", problem)
 
