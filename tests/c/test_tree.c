@@ -1,7 +1,6 @@
 /* tree.c: which processes are a run's, and which are not. */
 #include "child.h"
 
-#include <linux/prctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
