@@ -3,7 +3,8 @@
     python tests/c/run_c_tests.py SANITIZER...      e.g. address,undefined thread
     CC="musl-gcc -static" python tests/c/run_c_tests.py none
 
-CC is the compiler, gcc by default, with the options that it needs. A test is a program of its own: exit status 0 is a pass, its output is shown when it fails.
+CC is the compiler, gcc by default, with the options that it needs. A test is a program of its own:
+exit status 0 is a pass, its output is shown when it fails.
 """
 
 import os
