@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import logging
 import os
-import random
 import threading
 import time
 from collections.abc import Callable
@@ -34,6 +33,12 @@ _STATES: Final = {
 }
 _LOOK_AGAIN: Final = 0.1  # seconds: a cancel or a deadline ends a start that waits, too
 _REMINDER: Final = 1.0  # seconds that a logger has for one
+
+
+def _chance() -> float:
+    import random  # only who retries pays for it
+
+    return random.random()  # noqa: S311 - so that not all come at once; no secret
 
 
 class Execution:
@@ -277,8 +282,7 @@ class Execution:
 
     def _plan_retry(self, started: Started, status: RunStatus, reason: str) -> bool:
         """Decide whether there is another attempt, and tell the script's log."""
-        spread = random.random()  # noqa: S311 - so that not all come at once; no secret
-        delay = delay_before_next(self.script, self.attempt, status, spread)
+        delay = delay_before_next(self.script, self.attempt, status, _chance)
         if delay is None or self.cancelled or self._limits.over() is not None:
             return False
         self.retry_at = time.monotonic() + delay

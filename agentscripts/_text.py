@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import re
 import signal
@@ -69,6 +68,8 @@ def plain(text: str) -> str:
 
 def closest(name: str, known: Iterable[str]) -> str:
     """Return which of a few known names may be meant, ``""`` when it is none of them."""
+    import difflib
+
     # The search takes some 10 µs for each of them, and the square of their length.
     some = [one for one in itertools.islice(known, _MOST_NAMES) if len(one) <= LONGEST_LINE]
     if len(name) > LONGEST_LINE:

@@ -108,7 +108,7 @@ def validate_scripts(scripts: Iterable[Script]) -> tuple[Script, ...]:
 def script_problems(scripts: Sequence[Script]) -> Iterator[tuple[int, InvalidScriptError]]:
     """Yield all that is wrong between scripts whose fields are right, each with a position."""
     yield from _used_twice(scripts)
-    names = {script.name for script in scripts if script.name}
+    names = dict.fromkeys(script.name for script in scripts if script.name)
     for position, script in enumerate(scripts):
         seen = set()
         for one in script.depends_on:
