@@ -37,6 +37,8 @@ __all__ = [
 ]
 
 _MISTAKE: Final = 2
+# To some shell: they begin or end a command, a variable, a comment, or a pattern.
+_SPECIAL: Final = frozenset("\"'`$&|;<>()*?[]{}!#~^\\")
 
 MANIFEST: Final = click.argument("manifest", type=click.Path(path_type=Path))
 
@@ -107,8 +109,15 @@ def complete_names(
     except ManifestError:
         return []
     return [
-        CompletionItem(label) for label in manifest.labels.values() if label.startswith(incomplete)
+        CompletionItem(label)
+        for label in manifest.labels.values()
+        if label.startswith(incomplete) and _is_harmless(label)
     ]
+
+
+def _is_harmless(label: str) -> bool:
+    """Return whether a shell that has this on its command line takes it for words, nothing else."""
+    return label.isprintable() and not label.startswith("-") and not _SPECIAL & set(label)
 
 
 @add_completion_class

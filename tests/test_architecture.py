@@ -13,16 +13,16 @@ PACKAGE = Path(agentscripts.__file__).parent
 
 # Each module imports only modules of the layers above its own; docs/architecture.md has this table.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("_text",),
+    ("_native", "_text"),
     (
         "_atexit",
         "_cancel",
+        "_directories",
         "_escalation",
         "_init",
         "_lifecycle",
         "_logs",
         "_model",
-        "_native",
         "_schedule",
         "_version",
         "_zones",
@@ -105,7 +105,6 @@ IMPURE_MODULES = {"threading", "subprocess", "select", "socket", "time", "_threa
 ONLY = {
     "agentscripts._core": {"_native"},
     "subprocess": {"_spawn"},
-    "psutil": {"_process"},
     "croniter": {"_cron"},
     "prometheus_client": {"_foreground", "_metrics", "_metricspage", "_runner"},
     "click": {"cli", "_commands", "_parameters"},

@@ -332,3 +332,12 @@ def test_completion(tmp_path: Path) -> None:
     assert complete(tmp_path, 'agentscripts run m.toml --only "al') == ["all good"]
     assert complete(tmp_path, "agentscripts run wrong.toml --only ") == []
     assert complete(tmp_path, "agentscripts run --only ") == []
+
+
+def test_completion_of_names_that_a_shell_would_read(tmp_path: Path) -> None:
+    """X2: a name that is a command, a pattern, an option or more than a line is not offered."""
+    harmless = ["good", "terminé-1.x"]
+    others = ["$(id)", "a;b", "a`b`", "-x", "a*", "a\\nplain,b", "'", "~"]
+    tables = [f'[[script]]\nscript = "true"\nname = "{name}"\n' for name in harmless + others]
+    (tmp_path / "m.toml").write_text("".join(tables))
+    assert complete(tmp_path, "agentscripts logs m.toml ") == ["good", "'terminé-1.x'"]
