@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any, Final
 
 from agentscripts._escalation import Escalation, Request
-from agentscripts._lifecycle import OwnThread
+from agentscripts._lifecycle import OwnThread, at_most
 from agentscripts._signals import are_deferred
 
 __all__ = ["OnSignal", "SignalClose"]
@@ -98,7 +98,7 @@ class SignalClose:
     def wait(self, timeout: float | None = None) -> None:
         """Wait until a signal that has come has had its effect, at most ``timeout`` seconds."""
         if self._thread is not None and self.is_busy and not self._is_own_thread():
-            self._thread.join(timeout)
+            self._thread.join(at_most(timeout))
 
     def close(self) -> None:
         """End the thread. The main thread also puts the handlers back; in another one they stay,

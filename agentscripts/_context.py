@@ -64,7 +64,7 @@ class Context:
             descriptors.callback(self.spawner.close)
             self.wakeup: Final = WakeupPipe()
             descriptors.callback(self.wakeup.close)
-            self._descriptors: Final = descriptors.pop_all()
+            descriptors.pop_all()  # from here on close closes them
 
     def _place(self, script: Script) -> Place:
         log_path = log_path_for(script, self.options.log_dir)
@@ -131,13 +131,17 @@ class Context:
             self.reports.put(result, group)
 
     def close(self) -> list[str]:
-        """End the threads and close the descriptors; return the names of threads that are stuck."""
+        """End the threads and close the descriptors; return the names of threads that are stuck.
+
+        May be called again after one that was interrupted.
+        """
         stuck = self.reports.close(self.options.flush_timeout) if self.reports else []
         # A logger that is busy now has had its flush_timeout when its run ended.
         stuck += self.delivery.close(_GRACE)
         for left in tuple(self._cgroups):
             self.remove_cgroup(left)
-        self._descriptors.close()
+        for one in (self.wakeup, self.spawner, self.census):
+            one.close()
         return stuck
 
 

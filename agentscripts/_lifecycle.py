@@ -2,13 +2,43 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
-__all__ = ["AgentLog", "OwnThread", "OwnThreads", "WaitGroup"]
+__all__ = [
+    "AgentLog",
+    "OwnThread",
+    "OwnThreads",
+    "Slots",
+    "WaitGroup",
+    "at_most",
+    "join_thread",
+    "start_thread",
+]
+
+
+def at_most(timeout: float | None) -> float | None:
+    """Return a timeout in seconds that a lock takes: 292 years is the longest."""
+    return None if timeout is None else min(timeout, threading.TIMEOUT_MAX)
+
+
+def start_thread(thread: threading.Thread) -> None:
+    """Start a thread. Raises ``OSError`` when none is left in the system."""
+    try:
+        thread.start()
+    except RuntimeError as error:
+        raise OSError(errno.EAGAIN, "no thread can be started") from error
+
+
+def join_thread(thread: threading.Thread, timeout: float | None) -> None:
+    """Wait for another thread. One whose start was interrupted, or failed, is not waited for: it
+    may be about to begin."""
+    with contextlib.suppress(RuntimeError):
+        thread.join(at_most(timeout))
 
 
 class AgentLog(Protocol):
@@ -52,15 +82,6 @@ class OwnThreads:
         """Return a daemonic thread that calls ``target``; not started yet."""
         return OwnThread(partial(self._run, target, args), name)
 
-    def start(self, name: str, target: Callable[..., object], *args: Any) -> OwnThread:
-        """Return such a thread, started. Raises ``OSError`` when none is left in the system."""
-        thread = self.new(name, target, *args)
-        try:
-            thread.start()
-        except RuntimeError as error:
-            raise OSError(errno.EAGAIN, "no thread can be started") from error
-        return thread
-
     def has_current(self) -> bool:
         """Whether the caller is in one of them."""
         return hasattr(self._local, "own")
@@ -93,4 +114,46 @@ class WaitGroup:
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for zero, at most ``timeout`` seconds; return whether it is zero."""
         with self._lock:
-            return self._condition.wait_for(lambda: self._count == 0, timeout)
+            return self._condition.wait_for(lambda: self._count == 0, at_most(timeout))
+
+
+class _Waiter(Protocol):
+    def wake(self) -> None: ...
+
+
+class Slots:
+    """How many scripts of a runner may run at once (``max_parallel``). Thread-safe."""
+
+    def __init__(self, count: int | None) -> None:
+        self._free = count
+        self._lock = threading.Lock()  # guards _free and _waiting
+        self._waiting: set[_Waiter] = set()
+
+    def is_free(self, who: _Waiter) -> bool:
+        """Whether there is a slot; if not, ``who`` is woken when there is one."""
+        with self._lock:
+            return self._has_room(who)
+
+    def take(self, who: _Waiter) -> bool:
+        """Take a slot, or have ``who`` woken when there is one."""
+        with self._lock:
+            room = self._has_room(who)
+            if room and self._free is not None:
+                self._free -= 1
+            return room
+
+    def _has_room(self, who: _Waiter) -> bool:
+        if self._free == 0:
+            self._waiting.add(who)
+            return False
+        return True
+
+    def give(self) -> None:
+        """Give a slot back."""
+        with self._lock:
+            if self._free is None:
+                return
+            self._free += 1
+            waiting, self._waiting = self._waiting, set()
+        for who in waiting:
+            who.wake()

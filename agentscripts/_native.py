@@ -242,7 +242,6 @@ class Outcome(NamedTuple):
     exit_code: int | None
     reaped: bool
     log_error: OSError | None
-    kept_permit: bool
     exited: int
     ended: int
     output_bytes: int
@@ -256,6 +255,7 @@ class Delivered(NamedTuple):
 
     lines: int
     dropped: int
+    kept_permit: bool
 
 
 class Supervised:
@@ -328,7 +328,6 @@ class Supervised:
             out.exit_code if known else None,
             bool(out.reaped),
             OSError(out.log_errno, os.strerror(out.log_errno)) if out.log_errno else None,
-            bool(out.kept_permit),
             out.exited,
             out.ended,
             out.output_bytes,
@@ -350,7 +349,7 @@ class Supervised:
         out = ffi.new(_DELIVERY)
         while lib.as_run_finish(self._run, out) == lib.AS_INTERRUPTED:
             between()
-        return Delivered(out.lines, out.dropped)
+        return Delivered(out.lines, out.dropped, bool(out.kept_permit))
 
     def close(self) -> None:
         """Give it back; nothing may use it any more."""

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from agentscripts._lifecycle import AgentLog, OwnThreads, WaitGroup
+from agentscripts._lifecycle import AgentLog, OwnThreads, WaitGroup, join_thread, start_thread
 from agentscripts._result import RunResult
 from agentscripts._signals import DeferredSignals
 
@@ -24,7 +24,11 @@ class Reports:
         self._on_complete = on_complete
         self._log = log
         self._queue: queue.SimpleQueue[tuple[RunResult, WaitGroup] | None] = queue.SimpleQueue()
-        self._thread = own.start("agentscripts-reports", self._serve)
+        self._thread = own.new("agentscripts-reports", self._serve)
+
+    def start(self) -> None:
+        """Start the thread, once. Raises ``OSError`` when none is left in the system."""
+        start_thread(self._thread)
 
     def put(self, result: RunResult, group: WaitGroup) -> None:
         """Report a result; ``group`` counts the call until it has returned."""
@@ -53,7 +57,7 @@ class Reports:
         """End the thread after the calls that wait; return its name if it is stuck."""
         self._queue.put(None)
         if not self.is_own_thread():
-            self._thread.join(timeout)
+            join_thread(self._thread, timeout)
         return [self._thread.name] if self._thread.is_alive() else []
 
     def _serve(self) -> None:

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 from uuid import UUID
 
 from agentscripts._agenda import Agenda, Fire
-from agentscripts._lifecycle import AgentLog, OwnThreads
+from agentscripts._lifecycle import AgentLog, OwnThreads, join_thread, start_thread
 from agentscripts._native import Timer
 from agentscripts._overlap import Decision, Overlaps
 
@@ -101,7 +101,8 @@ class Scheduler:
         with self._lock:
             if self._closing or self._thread is not None:
                 return
-            self._thread = self._own_threads.start("agentscripts-cron", self._serve)
+            self._thread = self._own_threads.new("agentscripts-cron", self._serve)
+            start_thread(self._thread)
 
     def ended(self, script_id: UUID) -> None:
         """Say that a run that ``fire`` started has ended."""
@@ -119,9 +120,9 @@ class Scheduler:
             first, self._closing = not self._closing, True
             if first:
                 self._clock.wake()
-        if self._thread is not None:
-            self._thread.join(timeout)
-        elif first:
+        if self._thread is not None and self._thread.ident is not None:
+            join_thread(self._thread, timeout)
+        elif first:  # a thread that is about to begin will look whether it is to end
             self._clock.close()
 
     def stuck(self) -> list[str]:

@@ -3,7 +3,6 @@ that goes after the field's name: ``is -1, expected ...``."""
 
 from __future__ import annotations
 
-import difflib
 import graphlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -92,8 +91,10 @@ def check_environment(value: object) -> None:
 def validate_scripts(scripts: Iterable[Script]) -> tuple[Script, ...]:
     """Return the scripts when all of them can be run together.
 
-    Raises ``InvalidScriptError`` for the first field that is not usable.
+    Raises ``InvalidScriptError`` for the first field that is not usable, ``TypeError``.
     """
+    if not isinstance(scripts, Iterable):
+        raise TypeError(f"init: scripts is {scripts!r}, expected an iterable of Script")
     checked = tuple(scripts)
     for position, script in enumerate(checked):
         if not isinstance(script, Script):
@@ -125,6 +126,8 @@ def script_problems(scripts: Sequence[Script]) -> Iterator[tuple[int, InvalidScr
 
 
 def _hint(name: str, names: Iterable[str]) -> str:
+    import difflib
+
     similar = difflib.get_close_matches(name, names, n=1)
     return f" (did you mean {similar[0]!r}?)" if similar else ""
 
