@@ -34,6 +34,7 @@ TEST = [
     "hypothesis>=6.100",
     "jsonschema>=4.20",
     "pexpect>=4.9",
+    "psleak>=0.1.6",
     "pyte>=0.8.1",
     "pytest>=8",
     "pytest-timeout>=2.3",

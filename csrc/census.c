@@ -3,6 +3,7 @@
  */
 #include "internal.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -27,11 +28,11 @@ struct as_census {
     _Atomic uint64_t waiting_since; /* the least that those who wait want */
 };
 
-static const char run_id_name[] = "AGENTSCRIPTS_RUN_ID=";
+/* An execve takes 6 MiB (bprm_stack_limits in fs/exec.c); what prctl shows beyond that is no one's mark. */
+#define ENVIRONMENT_MAX ((size_t)8 * 1024 * 1024)
+#define ENVIRONMENT_KEPT ((size_t)1024 * 1024) /* of the buffer, from one scan to the next */
 
-/* No exec takes more (prepare_arg_pages and its like in fs/exec.c), but a process may say that its
-   environment is terabytes of its memory (PR_SET_MM_MAP), and who reads these runs out of his own. */
-enum { LARGEST_ENVIRONMENT = 6 * 1024 * 1024 };
+static const char run_id_name[] = "AGENTSCRIPTS_RUN_ID=";
 
 as_census *as_census_new(void) {
     as_census *census = calloc(1, sizeof *census);
@@ -63,7 +64,7 @@ void as_census_free(as_census *census) {
 }
 
 static int open_proc(const as_census *census, int pid, const char *name) {
-    char path[32];
+    char path[64];
     (void)snprintf(path, sizeof path, "%d/%s", pid, name);
     return openat(census->proc_fd, path, O_RDONLY | O_CLOEXEC);
 }
@@ -127,13 +128,21 @@ bool as_process_read(const as_census *census, int pid, as_process *out) {
     return true;
 }
 
-/* Whether an environment that reads empty may yet have something in it: an exec counts it string by
-   string and sets both its end and the program's only then (create_elf_tables in fs/binfmt_elf.c). */
-static bool is_in_exec(const as_census *census, int pid) {
+/* Why an environment reads empty: it is, or it is not that of the whole process yet, or no more. An
+   exec counts it string by string and sets both its end and the program's only then (create_elf_tables
+   in fs/binfmt_elf.c). A main thread that has ended has none; the others still do. */
+enum emptiness { EMPTY, IN_EXEC, IN_THREADS };
+
+static enum emptiness why_empty(const as_census *census, int pid) {
     uint64_t field[ENV_END + 1] = {0};
     char state;
-    return read_fields(census, pid, ENV_END, field, &state) && state != 'Z' && state != 'X' &&
-           (field[END_CODE] == 0 || field[ENV_START] != field[ENV_END]);
+    if (!read_fields(census, pid, ENV_END, field, &state)) {
+        return EMPTY;
+    }
+    if (state == 'Z' || state == 'X') {
+        return field[THREADS] > 1 ? IN_THREADS : EMPTY;
+    }
+    return field[END_CODE] == 0 || field[ENV_START] != field[ENV_END] ? IN_EXEC : EMPTY;
 }
 
 bool as_grow(void *array, size_t *room, size_t needed, size_t size) {
@@ -150,13 +159,13 @@ bool as_grow(void *array, size_t *room, size_t needed, size_t size) {
     return true;
 }
 
-/* Reads the environment once; NULL, errno 0: it is empty. */
-static const char *read_ids(const as_census *census, int pid, as_text *buffer) {
+/* Reads an environment once; NULL, errno 0: it is empty. */
+static const char *read_ids(const as_census *census, int pid, const char *path, as_text *buffer) {
     errno = 0;
-    int fd = open_proc(census, pid, "environ");
+    int fd = open_proc(census, pid, path);
     size_t size = 0;
     ssize_t got = fd < 0 ? 0 : 1;
-    while (got > 0 && size < LARGEST_ENVIRONMENT &&
+    while (got > 0 && size < ENVIRONMENT_MAX &&
            as_grow(&buffer->bytes, &buffer->room, size + 32768, 1)) {
         got = read(fd, buffer->bytes + size, buffer->room - 1 - size);
         size += got > 0 ? (size_t)got : 0;
@@ -178,18 +187,51 @@ static const char *read_ids(const as_census *census, int pid, as_text *buffer) {
     return NULL;
 }
 
+/* The same by way of its threads, where the main one has ended. */
+static const char *read_ids_of_threads(const as_census *census, int pid, as_text *buffer) {
+    errno = 0;
+    int fd = open_proc(census, pid, "task");
+    DIR *threads = fd < 0 ? NULL : fdopendir(fd);
+    if (!threads) {
+        int error = errno;
+        as_close(&fd);
+        errno = error;
+        return NULL;
+    }
+    const char *ids = NULL;
+    int error = 0;
+    for (const struct dirent *entry; !ids && !error && (entry = readdir(threads)) != NULL;) {
+        int thread = atoi(entry->d_name);
+        if (thread > 0 && thread != pid) {
+            char path[32];
+            (void)snprintf(path, sizeof path, "task/%d/environ", thread);
+            ids = read_ids(census, pid, path, buffer);
+            error = errno == ENOENT || errno == ESRCH ? 0 : errno; /* it has ended, too */
+        }
+    }
+    (void)closedir(threads);
+    errno = error;
+    return ids;
+}
+
 const char *as_process_ids(const as_census *census, int pid, as_text *buffer) {
     const struct timespec moment = {.tv_nsec = AS_MILLISECOND / 10};
-    const char *ids = read_ids(census, pid, buffer);
-    for (int i = 0; !ids && errno == 0 && is_in_exec(census, pid); i++) {
-        if (i == 10) {
-            errno = EAGAIN;
-            return NULL;
+    for (int i = 0; i < 11; i++) {
+        if (i > 0) {
+            (void)nanosleep(&moment, NULL);
         }
-        (void)nanosleep(&moment, NULL);
-        ids = read_ids(census, pid, buffer);
+        const char *ids = read_ids(census, pid, "environ", buffer);
+        if (ids || (errno != 0 && errno != ESRCH)) { /* ESRCH: some kernels say so of no memory */
+            return ids;
+        }
+        enum emptiness why = why_empty(census, pid);
+        ids = why == IN_THREADS ? read_ids_of_threads(census, pid, buffer) : NULL;
+        if (ids || why == EMPTY || (why == IN_THREADS && errno != 0)) {
+            return ids;
+        }
     }
-    return ids;
+    errno = EAGAIN;
+    return NULL;
 }
 
 static int keep_run_ids(as_census *census, as_process *found) {
@@ -262,6 +304,14 @@ static int newest_pid(as_census *census) {
     return last ? atoi(last + 1) : 0;
 }
 
+/* A number that was given meanwhile may have been listed before: then as that of another one. */
+static bool is_as_listed(const as_census *census, int pid) {
+    const as_process *listed = as_process_find(census->list, census->count, pid);
+    as_process now;
+    return listed && as_process_read(census, pid, &now) && now.started == listed->started &&
+           now.dead == listed->dead;
+}
+
 /* A process that forks and ends while /proc is listed goes unseen, and its child has a number that
    the listing has passed: so the numbers given meanwhile are looked at until there is none. */
 static int scan_newer(as_census *census, uint64_t since, int from) {
@@ -274,13 +324,15 @@ static int scan_newer(as_census *census, uint64_t since, int from) {
             return 1; /* wrapped */
         }
         for (int pid = from + 1; pid <= to; pid++) {
-            int fd = as_process_find(census->list, census->count, pid)
-                         ? -1
-                         : as_pidfd_open(pid); /* fails for a thread */
+            int fd = is_as_listed(census, pid) ? -1 : as_pidfd_open(pid); /* fails for a thread */
             if (fd < 0) {
                 continue;
             }
             as_close(&fd);
+            as_process *former = as_process_find(census->list, census->count, pid);
+            if (former) {
+                *former = census->list[--census->count];
+            }
             int result = add_process(census, pid, since);
             if (result < 0) {
                 return result;
@@ -343,6 +395,10 @@ static int refresh(as_census *census, uint64_t since) {
     }
     waiting = atomic_exchange(&census->waiting_since, UINT64_MAX);
     int result = scan(census, waiting < since ? waiting : since);
+    if (census->environ.room > ENVIRONMENT_KEPT) {
+        free(census->environ.bytes);
+        census->environ = (as_text){0};
+    }
     if (result < 0) {
         census->scanned_at = -1;
     }

@@ -188,7 +188,8 @@ typedef struct {
     size_t ids;       /* where its run ids are in the listing's; 0: none */
     int pid, parent, group, session;
     bool dead;
-    bool member; /* for who has the listing */
+    bool member;   /* for who has the listing */
+    bool unmarked; /* likewise: a member by its parent alone */
 } as_process;
 
 typedef struct {
@@ -238,8 +239,9 @@ void as_tree_begin(as_tree *tree, as_census *census, int leader, int leader_fd, 
                    const char *run_id);
 /* To the leader's process group. */
 void as_tree_signal_group(const as_tree *tree, int signal);
-/* Finds what is alive besides the leader and signals it: SIGKILL all; 0 none; else those outside the
-   group, and SIGCONT after. Returns how many there are, or -errno. */
+/* Finds what is alive besides the leader and signals it: SIGKILL all, and the group, also when it
+   fails; 0 none; else those outside the group, and SIGCONT after. Returns how many there are, or
+   -errno. */
 int as_tree_sweep(as_tree *tree, int signal);
 void as_tree_free(as_tree *tree);
 int as_pidfd_open(int pid);

@@ -371,7 +371,6 @@ static void sweep(as_run *run, int64_t now) {
     int signal = killing ? SIGKILL : run->swept ? 0 : run->job.stop_signal;
     if (killing) {
         kill_cgroup(run);
-        as_tree_signal_group(&run->tree, SIGKILL);
     }
     bool conclusive = run->exited; /* else the leader may fork behind the scan's back */
     int alive = as_tree_sweep(&run->tree, signal);

@@ -102,6 +102,7 @@ static size_t mark(const as_listing *all, const as_tree *tree) {
         as_process *p = &all->list[i];
         const char *ids = p->ids ? all->ids + p->ids : NULL;
         p->member = is_leader(tree, p->pid) || (!p->dead && belongs(tree, p, ids));
+        p->unmarked = false;
     }
     size_t unknown = mark_cgroup(all, tree);
     for (bool changed = true; changed;) {
@@ -113,7 +114,7 @@ static size_t mark(const as_listing *all, const as_tree *tree) {
             }
             const as_process *parent = as_process_find(all->list, all->count, p->parent);
             if (parent && parent->member) {
-                p->member = changed = true;
+                p->member = p->unmarked = changed = true;
             }
         }
     }
@@ -143,7 +144,17 @@ typedef struct {
     as_process *found;
     size_t count;
     as_text buffer;
+    as_member *alive;
+    size_t alive_count, watched;
+    size_t missed; /* there may be as many more */
 } sweep;
+
+/* Whether it is the one that the scan found: its number may name another by now. */
+static bool is_found(sweep *s, int pid) {
+    const as_process *was = as_process_find(s->found, s->count, pid);
+    as_process now;
+    return was && as_process_read(s->tree->census, pid, &now) && now.started == was->started;
+}
 
 /* Asked once more after its pidfd is open: then the answer is of the process that the pidfd names. */
 static bool still_belongs(sweep *s, const as_process *was) {
@@ -152,8 +163,7 @@ static bool still_belongs(sweep *s, const as_process *was) {
     if (!as_process_read(tree->census, was->pid, &now) || now.dead || now.started != was->started) {
         return false;
     }
-    return belongs(tree, &now, NULL) || is_leader(tree, now.parent) ||
-           as_process_find(s->found, s->count, now.parent) ||
+    return belongs(tree, &now, NULL) || is_leader(tree, now.parent) || is_found(s, now.parent) ||
            belongs(tree, &now, as_process_ids(tree->census, was->pid, &s->buffer)) ||
            is_in_cgroup(tree, was->pid);
 }
@@ -188,27 +198,38 @@ void as_tree_signal_group(const as_tree *tree, int signal) {
     }
 }
 
-/* Signals one member through its own pidfd; false: it is gone. */
-static bool signal_member(sweep *s, const as_process *p, int signal, int *pidfd) {
+/* Signals one member through its own pidfd, which is kept while there is room for it. */
+static void tell_member(sweep *s, const as_process *p, int signal) {
     bool told = signal == 0 || (signal != SIGKILL && p->group == s->tree->leader);
-    *pidfd = as_pidfd_open(p->pid);
-    bool found = *pidfd >= 0 && still_belongs(s, p);
-    if (!found && as_out_of_resources()) {
-        as_close(pidfd);
+    int pidfd = as_pidfd_open(p->pid);
+    if (pidfd < 0 || !still_belongs(s, p)) {
+        bool unknown = as_out_of_resources();
+        as_close(&pidfd);
+        if (!unknown) {
+            s->missed++; /* it may have forked between the scan and its end */
+            return;
+        }
         s->tree->untold = true; /* the next sweep tries again */
-        return true;
-    }
-    if (!found) {
-        as_close(pidfd);
-        return false;
-    }
-    if (!told) {
-        (void)pidfd_signal(*pidfd, signal, 0);
+    } else if (!told) {
+        (void)pidfd_signal(pidfd, signal, 0);
         if (signal != SIGKILL) {
-            (void)pidfd_signal(*pidfd, SIGCONT, 0);
+            (void)pidfd_signal(pidfd, SIGCONT, 0);
         }
     }
-    return true;
+    if (s->watched >= AS_TREE_FDS) {
+        as_close(&pidfd);
+    }
+    s->watched += pidfd >= 0;
+    s->alive[s->alive_count++] = (as_member){p->pid, pidfd};
+}
+
+/* The youngest first: a chain of forks may be about to go on in another process. */
+static void tell_members(sweep *s, bool unmarked, int signal) {
+    for (size_t i = s->count; i-- > 0;) {
+        if (s->found[i].unmarked == unmarked) {
+            tell_member(s, &s->found[i], signal);
+        }
+    }
 }
 
 /* Finds the members; returns how many are known to be missing, or -errno. The census is held only so
@@ -230,31 +251,23 @@ static int find_members(sweep *s) {
 int as_tree_sweep(as_tree *tree, int signal) {
     sweep s = {.tree = tree};
     int result = find_members(&s);
-    as_member *alive = result < 0 ? NULL : calloc(s.count + 1, sizeof *alive);
-    if (!alive) {
-        free(s.found);
-        return result < 0 ? result : -ENOMEM;
+    s.alive = result < 0 ? NULL : calloc(s.count + 1, sizeof *s.alive);
+    tree->untold = tree->untold && !s.alive;
+    if (s.alive) {
+        tell_members(&s, true, signal); /* while their parents are there to tell whose they are */
     }
-    size_t count = 0, watched = 0, missed = (size_t)result;
-    tree->untold = false;
-    for (size_t i = 0; i < s.count; i++) {
-        int pidfd;
-        if (!signal_member(&s, &s.found[i], signal, &pidfd)) {
-            missed++; /* it may have forked between the scan and its end */
-            continue;
-        }
-        if (watched >= AS_TREE_FDS) {
-            as_close(&pidfd);
-        }
-        watched += pidfd >= 0;
-        alive[count++] = (as_member){s.found[i].pid, pidfd};
+    if (signal == SIGKILL) {
+        as_tree_signal_group(tree, SIGKILL);
+    }
+    if (s.alive) {
+        tell_members(&s, false, signal);
+        as_tree_free(tree);
+        tree->members = s.alive;
+        tree->count = s.alive_count;
     }
     free(s.found);
     free(s.buffer.bytes);
-    as_tree_free(tree);
-    tree->members = alive;
-    tree->count = count;
-    return (int)(count + missed);
+    return result < 0 ? result : !s.alive ? -ENOMEM : (int)(s.alive_count + s.missed) + result;
 }
 
 void as_tree_free(as_tree *tree) {

@@ -98,6 +98,23 @@ def test_many_stubborn_processes(run: RunScript) -> None:
 
 
 @pytest.mark.slow
+def test_children_without_an_environment(make_runner: MakeRunner, lines: Lines) -> None:
+    """K2: only their parent tells whose they are, and it does so before it is killed."""
+    program = "setsid env -i PATH=$PATH sh -c 'echo $$; exec sleep 300'"
+    runner = make_runner(f"{TRAP}for i in $(seq 40); do {program} & done; wait", kill_delay=0.1)
+    cancel = CancelToken()
+    call = Background(lambda: runner.execute(cancel=cancel, check=False))
+    lines.wait_for("", 40)
+    cancel.cancel()
+    (result,) = call.result()
+    left = [int(line) for line in lines.lines if is_alive(int(line))]
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert left == []
+    assert result.survivors == ()
+
+
+@pytest.mark.slow
 def test_a_runner_inside_of_the_script(run: RunScript, lines: Lines, tmp_path: Path) -> None:
     """K2: run ids nest, so the scripts of a script's own runner end with it."""
     program = f"""
