@@ -119,9 +119,10 @@ class Context:
 
     def log(self, level: int, message: str, *args: object, exc_info: bool = False) -> None:
         """Write to the agent's log, names harmless; a handler that raises harms no script."""
-        shown = (arg if isinstance(arg, int | float) else escape(str(arg)) for arg in args)
         try:
-            self.options.logger.log(level, message, *shown, exc_info=exc_info)
+            if self.options.logger.isEnabledFor(level):
+                shown = [arg if isinstance(arg, int | float) else escape(str(arg)) for arg in args]
+                self.options.logger.log(level, message, *shown, exc_info=exc_info)
         # Not contextlib.suppress, which costs as much as the call.
         except (Exception, SystemExit):  # noqa: S110 - where would it be told?
             pass
