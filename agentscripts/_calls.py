@@ -122,10 +122,10 @@ class Calls:
             for stage in stages:
                 self._ending[stage] = kill or self._ending.get(stage, False)
             chosen = [one for one in self._dispatches if one.stage in stages]
-        # First, or the end of a run would start or skip another one, of any of these calls.
-        withdrawn = [dispatch.withdraw() for dispatch in chosen]
-        for dispatch, runs in zip(chosen, withdrawn, strict=True):
-            dispatch.cancel(kill=kill, withdrawn=runs)
+        for dispatch in chosen:
+            dispatch.hold()  # first, or the end of a run would start or skip one of another call
+        for dispatch in chosen:
+            dispatch.cancel(kill=kill)
 
     def finish(self, timeout: float | None, log: AgentLog) -> None:
         """Wait until all calls are over; cancel after ``timeout`` seconds what still runs then.

@@ -7,6 +7,7 @@ import os
 import select
 import time
 import weakref
+from typing import NoReturn
 
 __all__ = ["CancelToken"]
 
@@ -27,6 +28,9 @@ class CancelToken:
         self._pid = os.getpid()
         self._cancelled = False
         weakref.finalize(self, os.close, self._fd).atexit = False
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a CancelToken holds a descriptor: it cannot be copied or pickled")
 
     def fileno(self) -> int:
         """Return the descriptor, which is readable once the token is cancelled."""

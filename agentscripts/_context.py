@@ -23,6 +23,7 @@ from agentscripts._reports import Reports
 from agentscripts._result import RunResult
 from agentscripts._signals import WakeupPipe
 from agentscripts._spawn import Spawner
+from agentscripts._text import escape
 
 __all__ = ["Context"]
 
@@ -64,7 +65,7 @@ class Context:
             descriptors.callback(self.spawner.close)
             self.wakeup: Final = WakeupPipe()
             descriptors.callback(self.wakeup.close)
-            self._descriptors: Final = descriptors.pop_all()
+            descriptors.pop_all()  # from here on close closes them
 
     def _place(self, script: Script) -> Place:
         log_path = log_path_for(script, self.options.log_dir)
@@ -117,11 +118,13 @@ class Context:
             self._cgroups.discard(path)
 
     def log(self, level: int, message: str, *args: object, exc_info: bool = False) -> None:
-        """Write to the agent's log; a handler that raises harms no script."""
+        """Write to the agent's log, names harmless; a handler that raises harms no script."""
         try:
-            self.options.logger.log(level, message, *args, exc_info=exc_info)
+            if self.options.logger.isEnabledFor(level):
+                shown = [arg if isinstance(arg, int | float) else escape(str(arg)) for arg in args]
+                self.options.logger.log(level, message, *shown, exc_info=exc_info)
         # Not contextlib.suppress, which costs as much as the call.
-        except (Exception, SystemExit):
+        except (Exception, SystemExit):  # noqa: S110 - where would it be told?
             pass
 
     def report(self, result: RunResult, group: WaitGroup | None) -> None:
@@ -131,13 +134,17 @@ class Context:
             self.reports.put(result, group)
 
     def close(self) -> list[str]:
-        """End the threads and close the descriptors; return the names of threads that are stuck."""
+        """End the threads and close the descriptors; return the names of threads that are stuck.
+
+        May be called again after one that was interrupted.
+        """
         stuck = self.reports.close(self.options.flush_timeout) if self.reports else []
         # A logger that is busy now has had its flush_timeout when its run ended.
         stuck += self.delivery.close(_GRACE)
         for left in tuple(self._cgroups):
             self.remove_cgroup(left)
-        self._descriptors.close()
+        for one in (self.wakeup, self.spawner, self.census):
+            one.close()
         return stuck
 
 

@@ -13,10 +13,10 @@ from uuid import UUID
 from agentscripts._agenda import Agenda, Fire
 from agentscripts._calls import Calls
 from agentscripts._context import Context
-from agentscripts._dispatch import Dispatch, Slots
+from agentscripts._dispatch import Dispatch
 from agentscripts._execution import Execution
 from agentscripts._launch import CallLimits
-from agentscripts._lifecycle import WaitGroup
+from agentscripts._lifecycle import Slots, WaitGroup
 from agentscripts._model import RunStatus, Script, Stage
 from agentscripts._overlap import Overlaps
 from agentscripts._schedule import Schedule
@@ -102,6 +102,8 @@ class CronRuns:
         dispatch = Dispatch(self._context, executions, limits, self._slots, self._ended)
         thread = self._context.own_threads.new("agentscripts-cron-runs", self._perform, dispatch)
         try:
+            if self._calls.is_ending(Stage.CRON):
+                raise RunnerClosedError("the schedules' runs are cancelled")
             self._calls.begin(thread)
         except RunnerClosedError:
             for one in fires:
@@ -109,7 +111,7 @@ class CronRuns:
             return
         try:
             thread.start()
-        except RuntimeError as error:  # no thread is left in the system
+        except OSError as error:
             dispatch.give_up(RunStatus.NOT_STARTED, f"not started: {error}", error)
             self._calls.end(thread)
 

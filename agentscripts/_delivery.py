@@ -8,6 +8,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -15,16 +16,42 @@ from agentscripts._lifecycle import AgentLog, OwnThreads
 from agentscripts._logs import LogBatch, LogLevel, ScriptLogger
 from agentscripts._native import Batch, Pool
 
-__all__ = ["Delivery"]
+__all__ = ["Delivery", "Turn"]
 
 _LEVELS: Final = (LogLevel.INFO, LogLevel.ERROR, LogLevel.WARN)
+
+
+class Turn:
+    """Whether a run's logger is being called, which attempts and reminders share. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition(threading.Lock())  # its lock guards _taken
+        self._taken = False
+
+    def take(self, wanted: Callable[[], bool]) -> bool:
+        """Wait for the turn for as long as it is wanted; return whether it is the caller's."""
+        with self._condition:
+            self._condition.wait_for(lambda: not self._taken or not wanted())
+            self._taken, mine = True, not self._taken
+            return mine
+
+    def give(self) -> None:
+        """Let the next one have it."""
+        with self._condition:
+            self._taken = False
+            self._condition.notify_all()
+
+    def look_again(self) -> None:
+        """Have those who wait see that it is not wanted any more."""
+        with self._condition:
+            self._condition.notify_all()
 
 
 class _Sink(NamedTuple):
     logger: ScriptLogger
     log_source_id: UUID
     label: str
-    turn: threading.Lock
+    turn: Turn
 
 
 class Delivery:
@@ -44,9 +71,7 @@ class Delivery:
         self._lock = threading.Lock()  # guards _threads
         self._threads: set[threading.Thread] = set()
 
-    def attach(
-        self, logger: ScriptLogger, log_source_id: UUID, label: str, turn: threading.Lock
-    ) -> int:
+    def attach(self, logger: ScriptLogger, log_source_id: UUID, label: str, turn: Turn) -> int:
         """Return the key under which a run's lines go to this logger; pair with ``detach``.
 
         turn: held while the logger is called, by all attempts and reminders of one run.
@@ -65,8 +90,10 @@ class Delivery:
 
     def detach(self, key: int) -> None:
         """Forget a run: what it still has is dropped."""
-        self._sinks.pop(key, None)
+        sink = self._sinks.pop(key, None)
         self._failed.discard(key)
+        if sink is not None:
+            sink.turn.look_again()
 
     def close(self, timeout: float) -> list[str]:
         """End the threads; return the names of those that are stuck in a logger."""
@@ -84,7 +111,7 @@ class Delivery:
             self._threads.add(thread)
         try:
             thread.start()
-        except RuntimeError:  # no thread left in the system: those that are there go on
+        except OSError:  # no thread left in the system: those that are there go on
             with self._lock:
                 self._threads.discard(thread)
             self._log(logging.WARNING, "no further thread for log delivery can be started")
@@ -94,14 +121,20 @@ class Delivery:
         while self.pool.next(batch):
             if batch.pointer.waiting == 0:
                 self._start_thread()
-            sink = self._sinks.get(batch.pointer.key)
-            if sink is not None:
-                with sink.turn:
-                    if batch.pointer.key in self._sinks:  # not given up meanwhile
-                        self._call(sink, batch)
-                sink = None
+            self._deliver(batch)
         with self._lock:
             self._threads.discard(threading.current_thread())
+
+    def _deliver(self, batch: Batch) -> None:
+        key = batch.pointer.key
+        sink = self._sinks.get(key)
+        # What was given up meanwhile wants no turn.
+        if sink is not None and sink.turn.take(lambda: key in self._sinks):
+            try:
+                if key in self._sinks:
+                    self._call(sink, batch)
+            finally:
+                sink.turn.give()
 
     def _call(self, sink: _Sink, batch: Batch) -> None:
         head = batch.pointer

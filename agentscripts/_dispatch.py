@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import functools
 import heapq
 import logging
@@ -17,53 +18,17 @@ from typing import Final
 from agentscripts._context import Context
 from agentscripts._execution import Execution
 from agentscripts._launch import CANCELLED, CallLimits
+from agentscripts._lifecycle import Slots
 from agentscripts._model import Run, RunStatus, Stage
 from agentscripts._order import Order, Verdict
 
-__all__ = ["Dispatch", "Slots"]
+__all__ = ["Dispatch"]
 
 # A permit is held for some milliseconds. One that is held longer belongs to a start that hangs,
 # as on a dead mount, and the others go on without it.
 _PERMIT_TIMEOUT: Final = 0.05
 _REMIND: Final = 30.0  # seconds
-
-
-class Slots:
-    """How many scripts of a runner may run at once (``max_parallel``). Thread-safe."""
-
-    def __init__(self, count: int | None) -> None:
-        self._free = count
-        self._lock = threading.Lock()  # guards _free and _waiting
-        self._waiting: set[Dispatch] = set()
-
-    def is_free(self, who: Dispatch) -> bool:
-        """Whether there is a slot; if not, ``who`` is woken when there is one."""
-        with self._lock:
-            return self._has_room(who)
-
-    def take(self, who: Dispatch) -> bool:
-        """Take a slot, or have ``who`` woken when there is one."""
-        with self._lock:
-            room = self._has_room(who)
-            if room and self._free is not None:
-                self._free -= 1
-            return room
-
-    def _has_room(self, who: Dispatch) -> bool:
-        if self._free == 0:
-            self._waiting.add(who)
-            return False
-        return True
-
-    def give(self) -> None:
-        """Give a slot back."""
-        with self._lock:
-            if self._free is None:
-                return
-            self._free += 1
-            waiting, self._waiting = self._waiting, set()
-        for dispatch in waiting:
-            dispatch.wake()
+_LOOK_AGAIN: Final = 0.01  # seconds, where nothing can wake the caller's thread
 
 
 class Dispatch:
@@ -71,7 +36,8 @@ class Dispatch:
 
     A worker performs one run after the other for as long as it keeps its permit of the gate; one
     whose script takes longer loses it, and the caller's thread starts another worker. A run that
-    waits for its dependencies, or to be tried again, has no thread.
+    waits for its dependencies, or to be tried again, has no thread. Who cancels only says so: the
+    caller's thread ends the runs that wait, for no signal handler interrupts it.
     """
 
     def __init__(
@@ -93,44 +59,40 @@ class Dispatch:
         self._waiting = set(executions)
         self._again: list[tuple[float, str, Execution]] = []  # a heap: when, of those that wait
         self._pending: collections.deque[Execution] = collections.deque()
+        self._cancelled: list[Execution] = []  # those that wait are yet to be ended
         self._left = len(executions)
         self._wake = -1
+        self._held = False  # for good, once it is set; needs no lock
+        self._ended: collections.deque[threading.Thread] = collections.deque()  # likewise; workers
         # The caller's thread's alone:
-        self._workers: list[threading.Thread] = []
+        self._workers: set[threading.Thread] = set()
         self._reminder: threading.Thread | None = None
         self._remind_at = time.monotonic() + _REMIND
 
     # ---- any thread ----
 
-    def cancel(self, *, kill: bool = False, withdrawn: Iterable[Execution] = ()) -> None:
-        """End all runs; those that wait do not start.
+    def hold(self) -> None:
+        """Let no run begin, and none be skipped, from now on; ``cancel`` is to follow."""
+        self._held = True
 
-        withdrawn: what ``withdraw`` has returned.
-        """
-        unstarted = [*withdrawn, *self.withdraw()]  # first, or the end of one would skip another
+    def cancel(self, *, kill: bool = False) -> None:
+        """End all runs; those that wait do not start."""
+        self.hold()  # first, or the end of one would start or skip another
         for execution in self.executions:
             if execution.result is None:
                 execution.cancel(kill=kill)
-        self._conclude(unstarted, *CANCELLED)
-        self._conclude(self.withdraw(), *CANCELLED)  # one may have come back, to be tried again
-
-    def withdraw(self, some: set[Execution] | None = None) -> list[Execution]:
-        """Take runs that wait, all or those of some, out of their turn; the caller ends them."""
-        with self._lock:
-            here = self._waiting.union(self._pending)
-            taken = here if some is None else here & some
-            self._waiting -= taken
-            self._pending = collections.deque(one for one in self._pending if one not in taken)
-        return [one for one in self.executions if one in taken]
+        self.wake()
 
     def cancel_one(self, execution: Execution, *, kill: bool = False) -> None:
         """End one of the runs."""
         execution.cancel(kill=kill)
-        self._conclude(self.withdraw({execution}), *CANCELLED)
+        with self._lock:
+            self._cancelled.append(execution)
+            self._wake_now()
 
     def give_up(self, status: RunStatus, reason: str, cause: Exception | None = None) -> None:
-        """End the runs that wait; the others go on."""
-        self._conclude(self.withdraw(), status, reason, cause)
+        """End the runs that wait: in the caller's thread, or where none calls ``run``."""
+        self._conclude(self._withdraw(), status, reason, cause)
 
     def wake(self) -> None:
         """Have the caller's thread look again."""
@@ -173,8 +135,12 @@ class Dispatch:
         if execution.status is not None:
             for verdict in self._order.end(execution, execution.status):
                 # Those of a call that is over are cancelled like the rest of it (K1).
-                if verdict.call._limits.over() is None:
+                if verdict.call._over() is None:
                     verdict.call._decide(verdict)
+
+    def _over(self) -> tuple[RunStatus, str] | None:
+        """Return what becomes of a run that has not begun by now, and why; ``None``: it may."""
+        return CANCELLED if self._held else self._limits.over()
 
     def _decide(self, verdict: Verdict[Execution, Dispatch]) -> None:
         execution = verdict.run
@@ -200,17 +166,17 @@ class Dispatch:
         if not self._left:
             return
         try:
-            self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        except OSError as error:
-            self.give_up(RunStatus.NOT_STARTED, f"not started: {error}", error)
-            return
-        try:
-            while self._left:
+            while True:
+                self._open_wake()  # first: whatever happens from here on ends the wait
+                if not self._left:
+                    return
+                self._end_cancelled()
                 self._start_workers()
                 self._wait()
                 self._limits.signals.check()
         except BaseException:  # a bug here, which must not leave scripts without a caller
             self.cancel(kill=True)
+            self.give_up(*CANCELLED)
             raise
         finally:
             for thread in [*self._workers, self._reminder]:
@@ -218,7 +184,8 @@ class Dispatch:
                     thread.join()
             with self._lock:
                 wake, self._wake = self._wake, -1
-            os.close(wake)
+            if wake >= 0:
+                os.close(wake)
 
     def _begin(self) -> None:
         runs = [(one, one.script) for one in self.executions]
@@ -227,28 +194,51 @@ class Dispatch:
             self._context.log(logging.WARNING, "%s", warning)
         for verdict in verdicts:
             self._decide(verdict)
-        for execution in self.executions:
-            if execution.result is not None:  # cancelled, and told of before it was added
-                self._tell(execution)
+
+    def _open_wake(self) -> None:
+        if self._wake < 0:
+            with contextlib.suppress(OSError):  # no descriptor is left: it looks now and then
+                wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+                with self._lock:
+                    self._wake = wake
+
+    def _end_cancelled(self) -> None:
+        with self._lock:
+            cancelled, self._cancelled = set(self._cancelled), []
+        if cancelled:
+            self._conclude(self._withdraw(cancelled), *CANCELLED)
+
+    def _withdraw(self, some: set[Execution] | None = None) -> list[Execution]:
+        """Take runs that wait, all or those of some, out of their turn."""
+        with self._lock:
+            here = self._waiting.union(self._pending)
+            taken = here if some is None else here & some
+            self._waiting -= taken
+            self._pending = collections.deque(one for one in self._pending if one not in taken)
+        return [one for one in self.executions if one in taken]
 
     def _start_workers(self) -> None:
+        while self._ended:
+            thread = self._ended.popleft()
+            thread.join()
+            self._workers.remove(thread)
         while self._pending or self._waiting:
-            if (over := self._limits.over()) is not None:
+            if (over := self._over()) is not None:
                 # It was not their turn yet, so theirs is not the fault.
-                self._conclude(self.withdraw(set(self._waiting)), RunStatus.CANCELLED, over[1])
+                self._conclude(self._withdraw(set(self._waiting)), RunStatus.CANCELLED, over[1])
                 self.give_up(*over)
                 return
             self._bring_back()
             if not self._may_take():
                 return
             permit = self._context.gate.acquire(_PERMIT_TIMEOUT)
-            worker = self._context.own_threads.new("agentscripts-run", self._work, permit)
+            worker = self._context.own_threads.new("agentscripts-run", self._serve, permit)
             try:
                 worker.start()
-            except RuntimeError:  # no thread is left in the system: this one does the work
+            except OSError:  # no thread is left in the system: this one does the work
                 self._work(permit)
             else:
-                self._workers.append(worker)
+                self._workers.add(worker)
 
     def _bring_back(self) -> None:
         """Let those run again whose time has come."""
@@ -269,18 +259,19 @@ class Dispatch:
     def _wait(self) -> None:
         """Sleep until there may be something to do, the call is over, or a signal comes."""
         poll = select.poll()
-        poll.register(self._wake, select.POLLIN)
+        if self._wake >= 0:
+            poll.register(self._wake, select.POLLIN)
         if self._limits.signals.fd >= 0:
             poll.register(self._limits.signals.fd, select.POLLIN)
         with self._lock:
             unstarted = bool(self._pending or self._waiting)
             again = self._again[0][0] if self._again else math.inf
-        until = math.inf
+        until = math.inf if self._wake >= 0 else time.monotonic() + _LOOK_AGAIN
         if unstarted:
             self._remind()
             left = self._limits.left()
-            until = min(math.inf if left is None else time.monotonic() + left, again)
-            until = min(until, self._remind_at)
+            over = math.inf if left is None else time.monotonic() + left
+            until = min(until, over, again, self._remind_at)
             if self._limits.cancel is not None:
                 poll.register(self._limits.cancel, select.POLLIN)
         # poll takes no more than an int; the caller looks again anyway.
@@ -288,7 +279,7 @@ class Dispatch:
         try:
             events = poll.poll(None if math.isinf(until) else math.ceil(timeout))
         except OSError:  # ENOMEM; the caller looks again, but not as fast as it goes
-            time.sleep(0.01)
+            time.sleep(_LOOK_AGAIN)
             return
         for fd, _ in events:
             if fd == self._wake:
@@ -304,7 +295,7 @@ class Dispatch:
         self._reminder = self._context.own_threads.new("agentscripts-remind", self._remind_all)
         try:
             self._reminder.start()
-        except RuntimeError:  # no thread is left in the system: next time, then
+        except OSError:  # no thread is left in the system: next time, then
             self._reminder = None
 
     def _remind_all(self) -> None:
@@ -319,6 +310,12 @@ class Dispatch:
         return f"waits for {names}{more}" if awaited else ""
 
     # ---- the workers ----
+
+    def _serve(self, permit: bool) -> None:
+        try:
+            self._work(permit)
+        finally:
+            self._ended.append(threading.current_thread())
 
     def _work(self, permit: bool) -> None:
         gate = self._context.gate
@@ -360,7 +357,7 @@ class Dispatch:
     def _take(self) -> Execution | None:
         """Return the next run that may start, its slot taken."""
         with self._lock:
-            if not self._pending or self._limits.over() is not None:
+            if not self._pending or self._over() is not None:
                 return None
             if self._pending[0].skip is None and not self._slots.take(self):
                 return None

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import logging
 import os
-import random
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from typing import Final
 
 from agentscripts import _native
 from agentscripts._context import Context
+from agentscripts._delivery import Turn
 from agentscripts._launch import CANCELLED, EXHAUSTED, CallLimits, Launch, Started
 from agentscripts._model import Run, RunState, RunStatus, Script, Stage
 from agentscripts._native import Delivered, Outcome, Supervised
@@ -23,6 +23,7 @@ from agentscripts._outcome import exit_text, status_and_reason
 from agentscripts._process import describe, pipe_holders
 from agentscripts._result import RunResult
 from agentscripts._retry import added_up, delay_before_next
+from agentscripts._text import error_text
 from agentscripts.errors import ScriptError
 
 __all__ = ["Execution"]
@@ -34,6 +35,12 @@ _STATES: Final = {
 }
 _LOOK_AGAIN: Final = 0.1  # seconds: a cancel or a deadline ends a start that waits, too
 _REMINDER: Final = 1.0  # seconds that a logger has for one
+
+
+def _chance() -> float:
+    import random  # only who retries pays for it
+
+    return random.random()  # noqa: S311 - so that not all come at once; no secret
 
 
 class Execution:
@@ -63,7 +70,7 @@ class Execution:
         self._scheduled_at = scheduled_at
         self._before: RunResult | None = None  # of the attempts so far
         self._first: tuple[int, float] | None = None  # when the first one began, as in Started
-        self._sending = threading.Lock()  # held while its logger is called
+        self._sending = Turn()
         self._turn = threading.Lock()  # held while it writes to its log, as a run or a reminder
         self._begun = False  # it has written there; guarded by _turn
         self._lock = threading.Lock()  # guards the four below together
@@ -249,7 +256,8 @@ class Execution:
                 if getattr(error, "errno", None) in EXHAUSTED:
                     more = ended.wait_for_one(count, _LOOK_AGAIN)
                 if more is None:
-                    self.set_unstarted(RunStatus.NOT_STARTED, f"not started: {error}", error)
+                    why = f"not started: {error_text(error)}"
+                    self.set_unstarted(RunStatus.NOT_STARTED, why, error)
                     return None
                 count = more
 
@@ -273,11 +281,11 @@ class Execution:
         ended.close()
         delivered = core.finish(between)
         self._conclude(self._result_of(started, outcome, delivered, status, reason))
-        return outcome.kept_permit
+        return delivered.kept_permit
 
     def _plan_retry(self, started: Started, status: RunStatus, reason: str) -> bool:
         """Decide whether there is another attempt, and tell the script's log."""
-        delay = delay_before_next(self.script, self.attempt, status, random.random())
+        delay = delay_before_next(self.script, self.attempt, status, _chance)
         if delay is None or self.cancelled or self._limits.over() is not None:
             return False
         self.retry_at = time.monotonic() + delay

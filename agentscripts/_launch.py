@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import threading
 import time
 from collections.abc import Mapping
 from datetime import datetime
@@ -15,6 +14,7 @@ from typing import Final, NamedTuple
 from agentscripts._cancel import CancelToken
 from agentscripts._command import script_environment
 from agentscripts._context import Context
+from agentscripts._delivery import Turn
 from agentscripts._lifecycle import WaitGroup
 from agentscripts._logs import DISCARD
 from agentscripts._model import RunStatus, Script
@@ -100,7 +100,7 @@ class Launch:
         run_id: str,
         limits: CallLimits,
         scheduled_at: datetime | None,
-        turn: threading.Lock,
+        turn: Turn,
         *,
         begun: bool = False,
     ) -> None:

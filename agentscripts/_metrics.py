@@ -108,6 +108,8 @@ _known: Final[weakref.WeakKeyDictionary[CollectorRegistry, Metrics]] = weakref.W
 
 def metrics_of(registry: CollectorRegistry) -> Metrics:
     """Return the metrics of a registry, the same ones for each runner."""
+    if not callable(getattr(registry, "register", None)):
+        raise TypeError(f"register_metrics: registry is {registry!r}, expected a CollectorRegistry")
     with _lock:
         if registry not in _known:
             metrics = Metrics()

@@ -27,6 +27,7 @@ __all__ = [
     "Timer",
     "monotonic",
     "nanoseconds",
+    "open_plain_directory",
 ]
 
 _TAIL_BYTES: Final = 32768
@@ -63,6 +64,14 @@ def _made(pointer: Any, free: Callable[[Any], None], error: int) -> Any:
     if not pointer:
         raise OSError(error, os.strerror(error))
     return ffi.gc(pointer, free)
+
+
+def open_plain_directory(path: str) -> int:
+    """Open a directory (``O_PATH``) if there is no symbolic link on its whole path.
+
+    Raises ``OSError``; ``ENOSYS`` and ``EPERM`` may mean that the kernel cannot tell.
+    """
+    return _check(lib.as_open_directory(os.fsencode(path)))
 
 
 class LogFile:
@@ -242,7 +251,6 @@ class Outcome(NamedTuple):
     exit_code: int | None
     reaped: bool
     log_error: OSError | None
-    kept_permit: bool
     exited: int
     ended: int
     output_bytes: int
@@ -256,6 +264,7 @@ class Delivered(NamedTuple):
 
     lines: int
     dropped: int
+    kept_permit: bool
 
 
 class Supervised:
@@ -328,7 +337,6 @@ class Supervised:
             out.exit_code if known else None,
             bool(out.reaped),
             OSError(out.log_errno, os.strerror(out.log_errno)) if out.log_errno else None,
-            bool(out.kept_permit),
             out.exited,
             out.ended,
             out.output_bytes,
@@ -350,7 +358,7 @@ class Supervised:
         out = ffi.new(_DELIVERY)
         while lib.as_run_finish(self._run, out) == lib.AS_INTERRUPTED:
             between()
-        return Delivered(out.lines, out.dropped)
+        return Delivered(out.lines, out.dropped, bool(out.kept_permit))
 
     def close(self) -> None:
         """Give it back; nothing may use it any more."""

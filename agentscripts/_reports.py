@@ -24,7 +24,11 @@ class Reports:
         self._on_complete = on_complete
         self._log = log
         self._queue: queue.SimpleQueue[tuple[RunResult, WaitGroup] | None] = queue.SimpleQueue()
-        self._thread = own.start("agentscripts-reports", self._serve)
+        self._thread = own.new("agentscripts-reports", self._serve)
+
+    def start(self) -> None:
+        """Start the thread, once. Raises ``OSError`` when none is left in the system."""
+        self._thread.start()
 
     def put(self, result: RunResult, group: WaitGroup) -> None:
         """Report a result; ``group`` counts the call until it has returned."""

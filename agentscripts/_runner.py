@@ -14,14 +14,13 @@ from agentscripts._calls import Calls, Select, selects, stage_of
 from agentscripts._cancel import CancelToken
 from agentscripts._closing import OnSignal
 from agentscripts._context import Context
-from agentscripts._cronruns import CronRuns
 from agentscripts._crontab import parse_schedules, schedule_warnings
-from agentscripts._dispatch import Dispatch, Slots
+from agentscripts._dispatch import Dispatch
 from agentscripts._execution import Execution
 from agentscripts._files import check_rotation
 from agentscripts._launch import CallLimits
-from agentscripts._lifecycle import OwnThreads, WaitGroup
-from agentscripts._metrics import NoMetrics, metrics_of
+from agentscripts._lifecycle import OwnThreads, Slots, WaitGroup
+from agentscripts._metrics import Metrics, NoMetrics, metrics_of
 from agentscripts._model import Run, Script, Stage
 from agentscripts._options import Options
 from agentscripts._reports import Reports
@@ -39,6 +38,8 @@ from agentscripts.errors import (
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
+    from agentscripts._cronruns import CronRuns
+
 __all__ = ["Runner", "Select"]
 
 
@@ -50,6 +51,8 @@ class Runner:
     """
 
     def __init__(self, options: Options | None = None) -> None:
+        if options is not None and not isinstance(options, Options):
+            raise TypeError(f"Runner: options is {options!r}, expected Options or None")
         self._options = options or Options()
         self._calls = Calls()
         self._own_threads = OwnThreads()
@@ -100,30 +103,17 @@ class Runner:
 
         on_complete: called with each run's result, in a thread of its own, one after the other.
 
-        Raises ``AlreadyInitializedError``, ``InvalidScriptError``, ``RunnerClosedError``, or
-        ``OSError`` when the directories cannot be made.
+        Raises ``AlreadyInitializedError``, ``InvalidScriptError``, ``RunnerClosedError``;
+        ``TypeError`` for a bad argument; ``OSError`` when the directories cannot be made.
         """
+        _check_callable("init: on_complete", on_complete)
         checked = validate_scripts(scripts)
         schedules = parse_schedules(checked, self._options)
         if self._options.max_log_bytes is not None:
             check_rotation(checked, self._options.log_dir, self._options.log_backups)
-        with self._shutdown.held_off():
-            self._check_new()
+        self._shutdown.hold_off(self._check_new)
         self._options.filesystem.make_dirs(self.script_bin_dir, 0o700)
-        with self._shutdown.held_off():
-            self._check_new()
-            context = Context(self._options, checked, self._own_threads)
-            context.metrics = self._metrics
-            self._schedules = schedules
-            try:
-                if on_complete:
-                    context.reports = Reports(on_complete, context.log, self._own_threads)
-                self._begin_cron(context)
-            except BaseException:
-                context.close()
-                raise
-            self._context = context
-            self._shutdown.take_context(context)
+        context = self._shutdown.hold_off(lambda: self._open(checked, schedules, on_complete))
         for warning in schedule_warnings(checked, self._options):
             context.log(logging.WARNING, "%s", warning)
 
@@ -178,10 +168,7 @@ class Runner:
 
         Raises ``RunnerClosedError``, and ``OSError`` when there is no descriptor or thread left.
         """
-        with self._shutdown.held_off():
-            self._cron_wanted = True
-            if self._context:
-                self._begin_cron(self._context)
+        self._shutdown.hold_off(self._want_cron)
 
     def close_on_signals(self, *signals: int, on_signal: OnSignal | None = None) -> None:
         """Close, and end the process, when one of these signals comes. Default: SIGTERM.
@@ -202,8 +189,9 @@ class Runner:
 
         Raises ``RuntimeError`` outside of the main thread, inside ``execute``, and for a signal
         whose handler is not Python's; ``RunnerClosedError``; ``ValueError`` or ``TypeError`` for
-        what is no signal or cannot be caught.
+        what is no signal or cannot be caught; ``OSError`` when no thread is left in the system.
         """
+        _check_callable("close_on_signals: on_signal", on_signal)
         self._shutdown.close_on_signals(signals or (signal.SIGTERM,), on_signal)
 
     def runs(self) -> list[Run]:
@@ -224,10 +212,7 @@ class Runner:
         """
         self._calls.check_process()
         metrics = None if registry is None else metrics_of(registry)
-        with self._shutdown.held_off():
-            self._metrics = metrics or self._metrics
-            if self._context:
-                self._context.metrics = self._metrics
+        self._shutdown.hold_off(lambda: self._use(metrics or self._metrics))
 
     def close(self, timeout: float | None = None) -> None:
         """Stop the schedules and cancel their runs; wait for running ``execute`` calls; end all
@@ -265,17 +250,51 @@ class Runner:
         if self._context is not None:
             raise AlreadyInitializedError("this runner has its scripts; make another Runner")
 
+    def _open(
+        self,
+        scripts: tuple[Script, ...],
+        schedules: Mapping[UUID, Schedule],
+        on_complete: Callable[[RunResult], object] | None,
+    ) -> Context:
+        self._check_new()
+        context = Context(self._options, scripts, self._own_threads)
+        context.metrics = self._metrics
+        self._schedules = schedules
+        try:
+            if on_complete:
+                context.reports = Reports(on_complete, context.log, self._own_threads)
+                context.reports.start()
+            self._begin_cron(context)
+        except BaseException:
+            context.close()
+            raise
+        self._context = context
+        self._shutdown.take_context(context)
+        return context
+
+    def _want_cron(self) -> None:
+        self._cron_wanted = True
+        if self._context:
+            self._begin_cron(self._context)
+
+    def _use(self, metrics: Metrics | NoMetrics) -> None:
+        self._metrics = metrics
+        if self._context:
+            self._context.metrics = metrics
+
     def _begin_cron(self, context: Context) -> None:
         wanted = self._cron_wanted and self._schedules and self._cron is None
         if wanted and not self._calls.is_ending(Stage.CRON):
+            from agentscripts._cronruns import CronRuns  # most runners have no schedules
+
             cron = CronRuns(context, self._calls, self._slots, self._schedules)
             try:
+                self._shutdown.take_cron(cron)
                 cron.start()
             except BaseException:
                 cron.close()
                 raise
             self._cron = cron
-            self._shutdown.take_cron(cron)
 
 
 def _check_timeout(call: str, timeout: object) -> None:
@@ -283,6 +302,11 @@ def _check_timeout(call: str, timeout: object) -> None:
         check_duration(timeout)
     except (TypeError, ValueError) as error:
         raise type(error)(f"{call}: timeout {error}") from None
+
+
+def _check_callable(what: str, value: object) -> None:
+    if value is not None and not callable(value):
+        raise TypeError(f"{what} is {value!r}, expected a callable or None")
 
 
 _UNLIMITED: Final = Slots(None)

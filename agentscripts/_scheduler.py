@@ -101,7 +101,8 @@ class Scheduler:
         with self._lock:
             if self._closing or self._thread is not None:
                 return
-            self._thread = self._own_threads.start("agentscripts-cron", self._serve)
+            self._thread = self._own_threads.new("agentscripts-cron", self._serve)
+            self._thread.start()
 
     def ended(self, script_id: UUID) -> None:
         """Say that a run that ``fire`` started has ended."""
@@ -119,9 +120,9 @@ class Scheduler:
             first, self._closing = not self._closing, True
             if first:
                 self._clock.wake()
-        if self._thread is not None:
+        if self._thread is not None and self._thread.ident is not None:
             self._thread.join(timeout)
-        elif first:
+        elif first:  # a thread that is about to begin will look whether it is to end
             self._clock.close()
 
     def stuck(self) -> list[str]:

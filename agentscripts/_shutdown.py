@@ -7,19 +7,23 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from agentscripts import _atexit
 from agentscripts._calls import Calls
 from agentscripts._closing import OnSignal, SignalClose
 from agentscripts._context import Context
-from agentscripts._cronruns import CronRuns
 from agentscripts._lifecycle import OwnThreads
 from agentscripts._model import Stage
 from agentscripts.errors import RunnerClosedError
 
+if TYPE_CHECKING:
+    from agentscripts._cronruns import CronRuns
+
 __all__ = ["Shutdown"]
+
+T = TypeVar("T")
 
 _EXIT_GRACE: Final = 1.0  # seconds that scripts have when the process ends without close
 _ALL_BUT_STOP: Final = frozenset(Stage) - {Stage.STOP}
@@ -27,6 +31,10 @@ _ALL_BUT_STOP: Final = frozenset(Stage) - {Stage.STOP}
 
 class Shutdown:
     """Ends what a runner has opened. Thread-safe.
+
+    A signal handler that raises in the main thread leaves the locks free: only those that are
+    written in C have no moment for handlers between the taking and the ``with`` block. A
+    ``Condition`` has, and so has a context manager in Python.
 
     run_stop_scripts: ends with the last of them; raises ``RunnerClosedError``.
     """
@@ -39,23 +47,24 @@ class Shutdown:
         self._own_threads: Final = own_threads
         self._run_stop_scripts: Final = run_stop_scripts
         self._signals: Final = SignalClose(self._wind_down, self._kill)
-        self._lock = threading.Condition(threading.Lock())  # guards all below
+        self._lock = threading.Lock()  # guards both below
         self._context: Context | None = None
         self._cron: CronRuns | None = None
-        self._closer: threading.Thread | None = None
+        # Held by the thread that closes the context; a signal handler above it may come here, too.
+        self._closing = threading.RLock()  # guards both below
+        self._is_closing = False
         self._closed = False
         _atexit.watch(self)
 
-    @contextlib.contextmanager
-    def held_off(self) -> Iterator[None]:
-        """Let nobody close meanwhile, so that what is opened here is closed later.
+    def hold_off(self, do: Callable[[], T]) -> T:
+        """Let nobody close while this is done, so that what it opens is closed later.
 
         Raises ``RunnerClosedError`` when somebody does already.
         """
         self._calls.check_process()  # first: in a forked child another thread may hold the lock
         with self._lock:
             self._calls.check_open()
-            yield
+            return do()
 
     def take_context(self, context: Context) -> None:
         """Close this, too; while held off."""
@@ -126,22 +135,16 @@ class Shutdown:
 
     def _close_once(self) -> None:
         """Close the context in one thread; the others wait for that."""
-        with self._lock:
-            if self._closer is threading.current_thread():
-                return  # a signal handler above it
-            while self._closer is not None and not self._closed:
-                self._lock.wait()
-            if self._closed:
+        with self._closing:
+            if self._closed or self._is_closing:
                 return
-            self._closer = threading.current_thread()
-        try:
-            stuck = self._context.close() if self._context else []
-            stuck += self._cron.stuck() if self._cron else []
-            self._closed = True
-        finally:  # after an interrupt another call goes on with it
-            with self._lock:
-                self._closer = None
-                self._lock.notify_all()
+            self._is_closing = True
+            try:
+                stuck = self._context.close() if self._context else []
+                stuck += self._cron.stuck() if self._cron else []
+                self._closed = True
+            finally:  # after an interrupt another call goes on with it
+                self._is_closing = False
         if stuck:
             self._log(
                 logging.WARNING,

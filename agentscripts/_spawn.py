@@ -32,8 +32,10 @@ class Spawner:
         self._coded: tuple[Mapping[str, str], dict[str, bytes]] = ({}, {})
 
     def close(self) -> None:
-        """Close its descriptor."""
-        os.close(self._stdin)
+        """Close its descriptor; may be called again."""
+        stdin, self._stdin = self._stdin, -1  # no signal handler runs between this and the call
+        if stdin >= 0:
+            os.close(stdin)
 
     def spawn(
         self, command: Command, cwd: str, base: Mapping[str, str], cgroup: Path | None

@@ -31,6 +31,12 @@
 
 int64_t as_monotonic(void);
 
+/* ---- directories ------------------------------------------------------------------------------ */
+
+/* Opens a directory (O_PATH) if there is no symbolic link on its whole path. The descriptor or -errno:
+   -ELOOP, and -ENOSYS or -EPERM where the call (openat2, Linux 5.6) is missing or forbidden. */
+int as_open_directory(const char *path);
+
 /* ---- the log file: one writer per file, shared by the runs that write it --------------------- */
 
 typedef struct as_logfile as_logfile;
@@ -151,7 +157,7 @@ typedef struct {
     as_logfile *log;
     as_census *census;
     as_starts *starts; /* whose children may hold the pipes until their exec; NULL: none */
-    as_gate *gate;     /* a permit to give back after 2 ms or at the end; NULL: none */
+    as_gate *gate;     /* a permit to give back after 2 ms; NULL: none */
 } as_job;
 
 enum { AS_EXITED, AS_TIMED_OUT, AS_CANCELLED, AS_PIPES_OPEN }; /* as_outcome.status */
@@ -160,13 +166,12 @@ enum { AS_CANCEL_NONE, AS_CANCEL_STOP, AS_CANCEL_KILL };       /* as_run_cancel'
 
 typedef struct {
     int status;
-    int exit_known;  /* 0: another part of the process took the status away, or it still runs */
-    int exit_code;   /* -N: signal N */
-    int reaped;      /* 0: nobody has waited for the child yet */
-    int log_errno;   /* of the first write that failed, 0: none */
-    int kept_permit; /* the gate's permit is still held */
-    int64_t exited;  /* monotonic: the script's own exit */
-    int64_t ended;   /* monotonic */
+    int exit_known; /* 0: another part of the process took the status away, or it still runs */
+    int exit_code;  /* -N: signal N */
+    int reaped;     /* 0: nobody has waited for the child yet */
+    int log_errno;  /* of the first write that failed, 0: none */
+    int64_t exited; /* monotonic: the script's own exit */
+    int64_t ended;  /* monotonic */
     int64_t output_bytes;
     int64_t cpu_ns;  /* user and system time, the waited-for descendants included */
     int64_t max_rss; /* bytes; 0: not above the host's own, so unknown */
@@ -177,6 +182,7 @@ typedef struct {
 typedef struct {
     int64_t lines; /* delivered, dropped, or only counted where no logger is */
     int64_t dropped;
+    int kept_permit; /* the gate's permit is still held */
 } as_delivery;
 
 /* pool: NULL when no logger wants lines. NULL with errno set on failure. */

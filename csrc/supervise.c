@@ -416,14 +416,28 @@ static void look_for_hang_ups(as_run *run) {
 
 static bool due(int64_t deadline, int64_t now) { return deadline != AS_FOREVER && now >= deadline; }
 
+static bool held_back(const as_run *run) { return run->room_deadline != 0 || run->log_rest_size; }
+
+/* Reads what the pipes hold, and waits for nothing. */
+static bool is_about_to_end(const as_run *run) {
+    return run->phase == ENDED || (run->phase == DRAINING && !held_back(run));
+}
+
+static int64_t permit_deadline(const as_run *run) {
+    return run->has_permit ? run->began + KEEP_PERMIT : AS_FOREVER;
+}
+
+static void give_permit_back(as_run *run, int64_t now) {
+    if (due(permit_deadline(run), now)) {
+        as_gate_release(run->job.gate);
+        run->has_permit = false;
+    }
+}
+
 /* What the time and the events so far demand. */
 static void step(as_run *run, int64_t now) {
     const as_job *job = &run->job;
     int cancel = atomic_load(&run->cancel);
-    if (run->has_permit && !run->exited && now >= run->began + KEEP_PERMIT) {
-        as_gate_release(job->gate);
-        run->has_permit = false;
-    }
     run->kill_now = cancel == AS_CANCEL_KILL;
     if (run->phase == RUNNING) {
         if (run->exited) {
@@ -462,6 +476,9 @@ static void step(as_run *run, int64_t now) {
     if (run->phase == DRAINING && at_end(run)) {
         set_phase(run, ENDED, now, AS_FOREVER);
     }
+    if (!is_about_to_end(run)) {
+        give_permit_back(run, now);
+    }
 }
 
 /* ---- poll ---- */
@@ -471,8 +488,6 @@ enum { STDOUT, STDERR, LEADER, WAKE, CANCEL, LOG, SIGNAL, MEMBERS };
 static struct pollfd want(int fd, short events) {
     return (struct pollfd){.fd = fd, .events = events};
 }
-
-static bool held_back(const as_run *run) { return run->room_deadline != 0 || run->log_rest_size; }
 
 static nfds_t collect(const as_run *run, struct pollfd *fds) {
     bool reading = !held_back(run);
@@ -498,14 +513,11 @@ static nfds_t collect(const as_run *run, struct pollfd *fds) {
 }
 
 static int64_t next_deadline(const as_run *run) {
-    if (run->phase == DRAINING && !held_back(run)) {
+    if (is_about_to_end(run)) {
         return 0;
     }
     int64_t next = run->phase == RUNNING ? run->job.deadline : run->phase_end;
-    next = as_earlier(next, run->next_sweep);
-    if (run->has_permit && !run->exited) {
-        next = as_earlier(next, run->began + KEEP_PERMIT);
-    }
+    next = as_earlier(next, as_earlier(run->next_sweep, permit_deadline(run)));
     if (run->room_deadline != 0) {
         next = as_earlier(next, run->room_deadline);
     }
@@ -659,7 +671,6 @@ int as_run_supervise(as_run *run, const as_job *job, as_outcome *outcome) {
     reap(run);
     as_close(&run->pidfd);
     as_tree_free(&run->tree);
-    run->outcome.kept_permit = run->has_permit;
     *outcome = run->outcome;
     return 0;
 }
@@ -697,11 +708,14 @@ int as_run_finish(as_run *run, as_delivery *delivery) {
         if (as_queue_delivered(&run->queue, &deadline)) {
             break;
         }
-        if (due(deadline, as_monotonic())) {
+        int64_t now = as_monotonic();
+        if (due(deadline, now)) {
             as_queue_abandon(&run->queue);
             break;
         }
-        if (wait_until(fds, 2, deadline) == -EINTR || fds[1].revents) {
+        give_permit_back(run, now);
+        if (wait_until(fds, 2, as_earlier(deadline, permit_deadline(run))) == -EINTR ||
+            fds[1].revents) {
             return AS_INTERRUPTED;
         }
         if (fds[0].revents) {
@@ -713,5 +727,6 @@ int as_run_finish(as_run *run, as_delivery *delivery) {
     if (run->has_logger) {
         as_queue_counts(&run->queue, delivery);
     }
+    delivery->kept_permit = run->has_permit;
     return 0;
 }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import pickle
 import signal
 import threading
 
@@ -30,6 +32,13 @@ def test_wait_ends_by_time_or_cancel() -> None:
     waiters = [Background(token.wait) for _ in range(3)]
     token.cancel()
     assert [waiter.result() for waiter in waiters] == [True] * 3
+
+
+def test_a_token_is_not_copied() -> None:
+    """CancelToken: a copy would write to a number that may be another descriptor's by then."""
+    for make in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError, match="CancelToken"):
+            make(CancelToken())  # type: ignore[operator]
 
 
 def test_a_token_gives_its_descriptor_back() -> None:

@@ -95,6 +95,29 @@ def test_close_with_a_timeout_cancels(make_runner: MakeRunner, lines: Lines) -> 
     assert not any(is_alive(int(line.split()[1])) for line in lines.lines)
 
 
+def test_an_interrupted_close_loses_no_run(make_runner: MakeRunner, lines: Lines) -> None:
+    """S1, R8: Ctrl-C while close cancels: the call ends all the same, and so does the next close.
+
+    A handler of the agent's log stands in for the signal's: it raises between two runs that wait.
+    """
+
+    class Interrupting(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if threading.current_thread() is threading.main_thread():
+                raise KeyboardInterrupt
+
+    log = logging.Logger("interrupting")
+    log.addHandler(Interrupting())
+    runner = make_runner(LONG, LONG, LONG, max_parallel=1, logger=log)
+    call = Background(lambda: runner.execute(check=False))
+    lines.wait_for("up")
+    try:
+        runner.close(timeout=0)
+    except KeyboardInterrupt:
+        Background(lambda: runner.close(timeout=0)).result()
+    assert [one.status for one in call.result()] == [RunStatus.CANCELLED] * 3
+
+
 def test_every_close_returns_when_all_is_done(make_runner: MakeRunner, lines: Lines) -> None:
     """S1: one with a timeout ends the wait of one without; both return after the end."""
     runner = make_runner(LONG)

@@ -125,7 +125,7 @@ def test_a_signal_handler_may_close_above_close(make_runner: MakeRunner) -> None
         main = threading.get_ident()
 
         def interrupt() -> None:
-            eventually(lambda: runner._shutdown._closer is not None)
+            eventually(lambda: runner._shutdown._is_closing)
             signal.pthread_kill(main, signal.SIGUSR1)
 
         # The call would hold close up before it waits for the thread of on_complete.

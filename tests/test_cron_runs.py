@@ -22,6 +22,7 @@ from agentscripts import (
     Script,
     Stage,
 )
+from agentscripts._cronruns import CronRuns
 
 pytestmark = pytest.mark.slow  # a schedule's shortest step is a second
 
@@ -127,6 +128,23 @@ def test_a_skip_is_told_and_counted(
     assert skipped == len(told) > 0
     assert told[0].levelno == logging.WARNING
     assert 'schedule of script "long": 1 time skipped' in told[0].message
+
+
+def test_what_fires_after_the_cancel_is_skipped(make_runner: MakeRunner) -> None:
+    """C4: a time that comes when scheduled runs are cancelled, but the schedules have not stopped
+    yet, is skipped as any of a runner that closes."""
+    registry = CollectorRegistry()
+    done: list[RunResult] = []
+    runner = make_runner(Script(script="true", cron=EVERY_SECOND), on_complete=done.append)
+    runner.register_metrics(registry)
+    runner._calls.cancel_all([Stage.CRON])
+    assert runner._context
+    cron = CronRuns(runner._context, runner._calls, runner._slots, runner._schedules)
+    cron.start()
+    labels = {"reason": "closed"}
+    eventually(lambda: registry.get_sample_value("agent_scripts_cron_skipped_total", labels))
+    cron.close()
+    assert done == []
 
 
 def test_many_at_once(make_runner: MakeRunner, lines: Lines) -> None:

@@ -89,6 +89,34 @@ def test_without_rotation_any_log_will_do(make_runner: MakeRunner) -> None:
     make_runner(*(Script(script="true", log_path=path) for path in ("a.log", "a.log.1")))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ((None,), "init: scripts is None, expected an iterable of Script"),
+        ((GOOD,), f"init: scripts is {GOOD!r}, expected an iterable of Script"),
+    ],
+)
+def test_no_scripts(make_runner: MakeRunner, arguments: tuple[Any], expected: str) -> None:
+    """R1: what is no collection of scripts is named."""
+    with pytest.raises(TypeError) as caught:
+        make_runner().init(*arguments)
+    assert str(caught.value) == expected
+
+
+def test_callbacks_are_checked(make_runner: MakeRunner) -> None:
+    """R1: what cannot be called, or is no registry or no Options, is refused where it is given."""
+    runner = make_runner()
+    with pytest.raises(TypeError, match="init: on_complete is 5, expected a callable or None"):
+        runner.init([GOOD], on_complete=5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="on_signal is 5, expected a callable or None"):
+        runner.close_on_signals(on_signal=5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="registry is 5, expected a CollectorRegistry"):
+        runner.register_metrics(5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"Runner: options is {}, expected Options or None"):
+        Runner({})  # type: ignore[arg-type]
+    runner.init([GOOD])
+
+
 def test_init_works_once(make_runner: MakeRunner) -> None:
     """R1: a second init is refused and changes nothing."""
     runner = make_runner(GOOD)

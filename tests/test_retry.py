@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import gc
 import logging
+import os
 import threading
 from datetime import UTC, datetime
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -27,10 +31,20 @@ from agentscripts._retry import added_up, delay_before_next
 
 RETRIED = Script(script="true", retries=100, retry_delay=0.5)
 
+ATTEMPT = RunResult(
+    run_id="",
+    script=RETRIED,
+    stage=Stage.MANUAL,
+    status=RunStatus.TIMED_OUT,
+    started_at=datetime.now(UTC),
+    ended_at=datetime.now(UTC),
+    duration=1.0,
+)
+
 
 def test_delays_double() -> None:
     """Retry: each delay is twice the one before, 60 s at most."""
-    delays = [delay_before_next(RETRIED, n, RunStatus.FAILED, 0.0) for n in range(1, 101)]
+    delays = [delay_before_next(RETRIED, n, RunStatus.FAILED, float) for n in range(1, 101)]
     assert delays[:8] == [0.5, 1, 2, 4, 8, 16, 32, 60]
     assert set(delays[8:]) == {60}
 
@@ -40,7 +54,7 @@ def test_delays_have_a_limit() -> None:
     for first in (1e308, 60.0, 1e-300):
         script = Script(script="true", retries=10**9, retry_delay=first)
         for attempt in (1, 2, 100, 10**9):
-            delay = delay_before_next(script, attempt, RunStatus.FAILED, 0.0)
+            delay = delay_before_next(script, attempt, RunStatus.FAILED, float)
             assert delay is not None
             assert delay <= 60
 
@@ -48,7 +62,8 @@ def test_delays_have_a_limit() -> None:
 def test_delays_spread() -> None:
     """Retry: chance shortens a delay by a half at most."""
     delays = [
-        delay_before_next(RETRIED, 1, RunStatus.FAILED, chance) for chance in (0, 0.25, 0.5, 1)
+        delay_before_next(RETRIED, 1, RunStatus.FAILED, partial(float, chance))
+        for chance in (0, 0.25, 0.5, 1)
     ]
     assert delays == [0.5, 0.4375, 0.375, 0.25]
     assert all(a and b and a > b for a, b in pairwise(delays))
@@ -57,16 +72,16 @@ def test_delays_spread() -> None:
 @pytest.mark.parametrize("status", RunStatus)
 def test_what_is_retried(status: RunStatus) -> None:
     """Retry: scripts that failed or timed out, no others."""
-    again = delay_before_next(RETRIED, 1, status, 0.0) is not None
+    again = delay_before_next(RETRIED, 1, status, float) is not None
     assert again == (status in (RunStatus.FAILED, RunStatus.TIMED_OUT))
 
 
 def test_how_often() -> None:
     """Retry: as often as it says; not at all by default."""
     twice = Script(script="true", retries=2)
-    delays = [delay_before_next(twice, n, RunStatus.FAILED, 0.0) for n in (1, 2, 3)]
+    delays = [delay_before_next(twice, n, RunStatus.FAILED, float) for n in (1, 2, 3)]
     assert delays == [1.0, 2.0, None]
-    assert delay_before_next(Script(script="true"), 1, RunStatus.FAILED, 0.0) is None
+    assert delay_before_next(Script(script="true"), 1, RunStatus.FAILED, float) is None
 
 
 def flaky(path: Path, succeeds_at: int, **fields: object) -> Script:
@@ -237,18 +252,76 @@ def test_one_send_at_a_time(make_runner: MakeRunner) -> None:
     assert overlaps == [False]
 
 
+def test_a_stuck_logger_costs_no_thread_per_attempt(make_runner: MakeRunner) -> None:
+    """Retry: S2: threads that wait for a logger which is still busy with an attempt that was given
+    up do not pile up."""
+    go = threading.Event()
+
+    def on_send(batch: LogBatch) -> None:
+        go.wait(30)
+
+    runner = make_runner(
+        Script(script="echo x; exit 1", retries=15, retry_delay=0),
+        get_script_logger=lambda _: Lines(on_send),
+        flush_timeout=0.01,
+    )
+    (result,) = runner.execute(check=False)
+    delivering = [one for one in threading.enumerate() if one.name == "agentscripts-delivery"]
+    go.set()
+    assert result.attempts == 16
+    assert len(delivering) < 10, "one is stuck, and some may wait in the pool"
+
+
+def test_ended_threads_are_not_kept(make_runner: MakeRunner, lines: Lines, tmp_path: Path) -> None:
+    """Retry: S2: an attempt's thread does not stay until the end of the call."""
+    flag = tmp_path / "go on"
+    runner = make_runner(
+        Script(script="exit 1", retries=30, retry_delay=0),
+        Script(script=f"while ! test -e '{flag}'; do sleep 0.01; done", name="long"),
+    )
+    call = Background(lambda: runner.execute(check=False))
+    eventually(lambda: [one.script.name for one in runner.runs()] == ["long"])
+    kept = [
+        one
+        for one in gc.get_objects()
+        if isinstance(one, threading.Thread)
+        and one.name == "agentscripts-run"
+        and not one.is_alive()
+    ]
+    flag.touch()
+    assert call.result()[0].attempts == 31
+    assert len(kept) < 5, "the last ones are, until the caller's thread looks again"
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_without_an_eventfd(
+    make_runner: MakeRunner, monkeypatch: pytest.MonkeyPatch, others: int
+) -> None:
+    """Retry: R3: a call that has no descriptor for its wake-ups looks again now and then."""
+
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "eventfd", refuse)
+    scripts = [Script(script="exit 1", retries=2, retry_delay=0.01), *["exec sleep 0.1"] * others]
+    results = Background(lambda: make_runner(*scripts).execute(check=False)).result()
+    assert [one.attempts for one in results] == [3, *[1] * others]
+    assert [one.reason for one in results] == ["exit status 1", *[""] * others]
+
+
+def test_usage_of_all_attempts() -> None:
+    """Retry: the CPU time of all attempts adds up, their peak memory is the largest; what is
+    unknown of one is unknown of all."""
+    one = dataclasses.replace(ATTEMPT, cpu_seconds=1.0, max_rss=5)
+    other = dataclasses.replace(ATTEMPT, cpu_seconds=2.5, max_rss=3)
+    both = added_up(one, other)
+    assert (both.cpu_seconds, both.max_rss) == (3.5, 5)
+    unknown = added_up(one, ATTEMPT)
+    assert (unknown.cpu_seconds, unknown.max_rss) == (None, None)
+
+
 def test_survivors_of_all_attempts() -> None:
     """Retry: K4: what survived an earlier attempt is named in the run's result, too."""
-    now = datetime.now(UTC)
-    one = RunResult(
-        run_id="",
-        script=RETRIED,
-        stage=Stage.MANUAL,
-        status=RunStatus.TIMED_OUT,
-        started_at=now,
-        ended_at=now,
-        duration=1.0,
-        survivors=(7,),
-    )
+    one = dataclasses.replace(ATTEMPT, survivors=(7,))
     both = added_up(one, dataclasses.replace(one, survivors=(8,)))
     assert (both.survivors, both.attempts) == ((7, 8), 2)

@@ -130,6 +130,7 @@ def test_selection(make_runner: MakeRunner) -> None:
         ({"timeout": -1}, ValueError),
         ({"timeout": float("nan")}, ValueError),
         ({"timeout": "1"}, TypeError),
+        ({"cancel": threading.Event()}, TypeError),
     ],
 )
 def test_bad_arguments(
@@ -141,6 +142,24 @@ def test_bad_arguments(
         runner.execute(**arguments)
     assert not (tmp_path / "started").exists()
     runner.execute()
+
+
+@pytest.mark.parametrize("in_main_thread", [True, False])
+@pytest.mark.parametrize("long", [1e10, 1e300])
+def test_durations_beyond_what_a_lock_takes(
+    make_runner: MakeRunner, long: float, in_main_thread: bool
+) -> None:
+    """R3: a duration may be longer than any wait can last: it is as good as no limit."""
+    delays = dict.fromkeys(["wait_delay", "kill_delay", "stall_timeout", "flush_timeout"], long)
+    script = Script(script="true", timeout=long)
+
+    def run() -> bool:
+        with make_runner(script, on_complete=lambda result: None, **delays) as runner:
+            (result,) = runner.execute(timeout=long)
+            runner.close(timeout=long)
+        return result.ok
+
+    assert run() if in_main_thread else Background(run).result()
 
 
 def test_a_predicate_that_raises(make_runner: MakeRunner) -> None:

@@ -522,12 +522,54 @@ static void permits(void) {
             child_wait_gone(s.script.process.pid);
         }
         supervise(&s);
-        CHECK_EQUAL(s.outcome.kept_permit, quick);
         CHECK_EQUAL(as_gate_acquire(gate, 0), quick ? AS_TIMEOUT : 0);
         finish(&s);
+        CHECK_EQUAL(s.delivery.kept_permit, quick);
         end_show(&s);
         as_gate_free(gate);
     }
+}
+
+/* A permit does not stay with a run that waits for the end of a background process. */
+static void permit_of_open_pipes(void) {
+    show s;
+    as_gate *gate = as_gate_new(1);
+    CHECK_EQUAL(as_gate_acquire(gate, 0), 0);
+    prepare(&s, "sleep 0.1 & exit 0", false);
+    s.job.gate = gate;
+    child_wait_gone(s.script.process.pid);
+    supervise(&s);
+    CHECK_EQUAL(s.outcome.status, AS_EXITED);
+    CHECK_EQUAL(as_gate_acquire(gate, 0), 0);
+    finish(&s);
+    CHECK_EQUAL(s.delivery.kept_permit, 0);
+    end_show(&s);
+    as_gate_free(gate);
+}
+
+static void *serve_with_permit(void *show_pointer) {
+    show *s = show_pointer;
+    CHECK_EQUAL(as_gate_acquire(s->job.gate, 30 * AS_SECOND), 0);
+    return serve(s);
+}
+
+/* L6: nor with one that waits for its logger: this one takes nothing until it has the permit. */
+static void permit_of_slow_logger(void) {
+    show s;
+    as_gate *gate = as_gate_new(1);
+    CHECK_EQUAL(as_gate_acquire(gate, 0), 0);
+    prepare(&s, "echo one", true);
+    s.job.gate = gate;
+    supervise(&s);
+    CHECK_EQUAL(pthread_create(&s.logger, NULL, serve_with_permit, &s), 0);
+    while (as_run_finish(s.run, &s.delivery) == AS_INTERRUPTED) {
+    }
+    CHECK_EQUAL(s.delivery.kept_permit, 0);
+    as_pool_close(s.pool);
+    CHECK_EQUAL(pthread_join(s.logger, NULL), 0);
+    check_lines(&s, 0, "one\n");
+    end_show(&s);
+    as_gate_free(gate);
 }
 
 /* L6, K1: a logger that is stuck for ever does not keep the deadline from its work, and the rest is
@@ -590,5 +632,5 @@ CHECK_MAIN(CHECK_TEST(echo), CHECK_TEST(exit_codes), CHECK_TEST(much_output), CH
            CHECK_TEST(stubborn_child), CHECK_TEST(kill_at_once), CHECK_TEST(cancel_descriptor),
            CHECK_TEST(cancel_without_descriptors), CHECK_TEST(pipes_open), CHECK_TEST(redirected),
            CHECK_TEST(endless_writer), CHECK_TEST(note_after_unfinished_line),
-           CHECK_TEST(interrupted), CHECK_TEST(permits), CHECK_TEST(stuck_logger),
-           CHECK_TEST(side_by_side))
+           CHECK_TEST(interrupted), CHECK_TEST(permits), CHECK_TEST(permit_of_open_pipes),
+           CHECK_TEST(permit_of_slow_logger), CHECK_TEST(stuck_logger), CHECK_TEST(side_by_side))
