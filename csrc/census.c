@@ -28,9 +28,9 @@ struct as_census {
     _Atomic uint64_t waiting_since; /* the least that those who wait want */
 };
 
-/* An execve takes 6 MiB (bprm_stack_limits in fs/exec.c); what prctl shows beyond that is no one's mark. */
+/* An execve takes 6 MiB (bprm_stack_limits in fs/exec.c); what prctl shows beyond is no run's mark. */
 #define ENVIRONMENT_MAX ((size_t)8 * 1024 * 1024)
-#define ENVIRONMENT_KEPT ((size_t)1024 * 1024) /* of the buffer, from one scan to the next */
+#define WINDOW ((size_t)32768) /* so much of it is looked at at once, at least */
 
 static const char run_id_name[] = "AGENTSCRIPTS_RUN_ID=";
 
@@ -159,32 +159,54 @@ bool as_grow(void *array, size_t *room, size_t needed, size_t size) {
     return true;
 }
 
-/* Reads an environment once; NULL, errno 0: it is empty. */
+/* Where the variable is, after a NUL; NULL: not here. */
+static const char *find_run_id(const char *bytes, size_t size) {
+    const char *p = bytes + 1, *end = bytes + size;
+    const size_t length = sizeof run_id_name - 1;
+    while ((p = memmem(p, (size_t)(end - p), run_id_name, length)) != NULL && p[-1] != 0) {
+        p += length;
+    }
+    return p;
+}
+
+/* Reads an environment once, through a window; NULL, errno 0: it is empty. */
 static const char *read_ids(const as_census *census, int pid, const char *path, as_text *buffer) {
+    const size_t length = sizeof run_id_name - 1;
     errno = 0;
     int fd = open_proc(census, pid, path);
-    size_t size = 0;
-    ssize_t got = fd < 0 ? 0 : 1;
-    while (got > 0 && size < ENVIRONMENT_MAX &&
-           as_grow(&buffer->bytes, &buffer->room, size + 32768, 1)) {
-        got = read(fd, buffer->bytes + size, buffer->room - 1 - size);
-        size += got > 0 ? (size_t)got : 0;
-    }
-    as_close(&fd);
-    if (size == 0) {
+    if (fd < 0 || !as_grow(&buffer->bytes, &buffer->room, WINDOW, 1)) {
+        as_close(&fd);
         return NULL;
     }
-    buffer->bytes[size] = 0;
-    const char *p = buffer->bytes, *end = p + size;
-    const size_t name = sizeof run_id_name - 1;
-    while ((p = memmem(p, (size_t)(end - p), run_id_name, name)) != NULL) {
-        if (p == buffer->bytes || p[-1] == 0) {
-            return p + name;
+    char *bytes = buffer->bytes;
+    size_t size = 1, all = 0;
+    bytes[0] = 0; /* before the first variable, as before each other */
+    const char *found = NULL;
+    bool whole = false;
+    for (ssize_t got = 1; !whole && got > 0 && all < ENVIRONMENT_MAX;) {
+        if (found) { /* its end was not in the window */
+            size -= (size_t)(found - 1 - bytes);
+            memmove(bytes, found - 1, size);
+        } else if (size > length) {
+            memmove(bytes, bytes + size - length, length);
+            size = length;
         }
-        p += name;
+        got = read(fd, bytes + size, buffer->room - 1 - size);
+        size += got > 0 ? (size_t)got : 0;
+        all += got > 0 ? (size_t)got : 0;
+        bytes[size] = 0;
+        found = find_run_id(bytes, size);
+        whole = found && memchr(found, 0, (size_t)(bytes + size - found));
     }
-    errno = ENODATA;
-    return NULL;
+    /* An exec ends what can be read of the former program, also in the middle: then all is to be read
+       anew, as if it had been empty. */
+    char first;
+    whole = whole || (all > 0 && pread(fd, &first, 1, 0) == 1);
+    as_close(&fd);
+    if (all > 0) {
+        errno = whole ? ENODATA : 0;
+    }
+    return whole && found ? found + length : NULL;
 }
 
 /* The same by way of its threads, where the main one has ended. */
@@ -200,6 +222,7 @@ static const char *read_ids_of_threads(const as_census *census, int pid, as_text
     }
     const char *ids = NULL;
     int error = 0;
+    /* No other thread has this stream. NOLINTNEXTLINE(concurrency-mt-unsafe) */
     for (const struct dirent *entry; !ids && !error && (entry = readdir(threads)) != NULL;) {
         int thread = atoi(entry->d_name);
         if (thread > 0 && thread != pid) {
@@ -395,10 +418,6 @@ static int refresh(as_census *census, uint64_t since) {
     }
     waiting = atomic_exchange(&census->waiting_since, UINT64_MAX);
     int result = scan(census, waiting < since ? waiting : since);
-    if (census->environ.room > ENVIRONMENT_KEPT) {
-        free(census->environ.bytes);
-        census->environ = (as_text){0};
-    }
     if (result < 0) {
         census->scanned_at = -1;
     }

@@ -77,7 +77,7 @@ def run(
     """A script's whole life."""
     log, census, starts = open_log(max_bytes), _native.Census(), _native.Starts()
     gate, pool = _native.Gate(1), _native.Pool() if logger else None
-    thread = threading.Thread(target=deliver, args=(pool,)) if pool else None
+    thread = threading.Thread(target=deliver, args=(pool,), daemon=True) if pool else None
     if thread:
         thread.start()
     gate.acquire(1.0)
@@ -99,9 +99,7 @@ def run(
     )
     if cancel:
         one.cancel(kill=True)
-    outcome = one.supervise(lambda: None)
-    if outcome.kept_permit:
-        gate.release()
+    one.supervise(lambda: None)
     one.note(log, "a note")
     one.finish(lambda: None)
     one.snapshot()
@@ -120,6 +118,10 @@ def log_file() -> None:
     log.identity()
     log.truncate()
     log.close()
+
+
+def directory() -> None:
+    os.close(_native.open_plain_directory(str(BASE)))
 
 
 def gate() -> None:
@@ -167,6 +169,7 @@ def not_run() -> None:
 CASES: Final[dict[str, tuple[Callable[[], object], int]]] = {
     "monotonic": (_native.monotonic, 500),
     "log file": (log_file, 100),
+    "directory": (directory, 200),
     "gate": (gate, 200),
     "timer": (timer, 100),
     "starts": (starts, 200),

@@ -37,6 +37,7 @@ def report() -> dict[str, Any]:
         },
         capture_output=True,
         text=True,
+        timeout=240,
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)  # type: ignore[no-any-return]
@@ -45,7 +46,7 @@ def report() -> dict[str, Any]:
 def test_nothing_leaks(report: dict[str, Any]) -> None:
     """S2: neither a run, however it ends, nor any part of it."""
     assert {name: result for name, result in report["results"].items() if result} == {}
-    assert len(report["results"]) >= 15
+    assert len(report["results"]) >= 16
 
 
 def test_every_function_is_called(report: dict[str, Any]) -> None:

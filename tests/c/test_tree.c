@@ -167,6 +167,20 @@ static void endless_environment(void) {
     as_close(&ends[1]);
 }
 
+/* K2: so does one at any place of the window through which an environment is read. */
+static void edge_of_the_window(void) {
+    for (int place = 65460; place < 65540; place += 4) {
+        char script[512];
+        (void)snprintf(
+            script, sizeof script,
+            "a=$(head -c %d /dev/zero | tr '\\0' a); id=$AGENTSCRIPTS_RUN_ID;"
+            "(setsid env -i A=$a AGENTSCRIPTS_RUN_ID=$id sh -c 'echo $$; exec sleep 600' &);"
+            "exec sleep 600",
+            place);
+        check_one(script, true);
+    }
+}
+
 /* K2: a process that execs all the time is never taken for gone, and found. */
 static void forever_in_exec(void) {
     grove g = plant("a=$(head -c 100000 /dev/zero | tr '\\0' a);"
@@ -375,8 +389,8 @@ static void shared_census(void) {
 }
 
 CHECK_MAIN(CHECK_TEST(group), CHECK_TEST(session), CHECK_TEST(descendant), CHECK_TEST(environment),
-           CHECK_TEST(nested_ids), CHECK_TEST(large_environment), CHECK_TEST(endless_environment),
-           CHECK_TEST(forever_in_exec), CHECK_TEST(strangers), CHECK_TEST(zombies),
-           CHECK_TEST(zombie_leader), CHECK_TEST(reaped_leader), CHECK_TEST(stop_signal),
-           CHECK_TEST(group_signal), CHECK_TEST(many_members), CHECK_TEST(no_descriptors),
-           CHECK_TEST(exit_status), CHECK_TEST(shared_census))
+           CHECK_TEST(nested_ids), CHECK_TEST(large_environment), CHECK_TEST(edge_of_the_window),
+           CHECK_TEST(endless_environment), CHECK_TEST(forever_in_exec), CHECK_TEST(strangers),
+           CHECK_TEST(zombies), CHECK_TEST(zombie_leader), CHECK_TEST(reaped_leader),
+           CHECK_TEST(stop_signal), CHECK_TEST(group_signal), CHECK_TEST(many_members),
+           CHECK_TEST(no_descriptors), CHECK_TEST(exit_status), CHECK_TEST(shared_census))
