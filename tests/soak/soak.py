@@ -13,8 +13,8 @@ scripts' processes, and the resident memory.
 The first fifth is warm-up. Of the rest, the median of the last third must not be above that of the
 first: by 10 % or 3 (descriptors, threads, children, processes), by 4 MiB and 1 MiB for each hour
 (memory: the allocator's caches are warm after a quarter of an hour). After the close all but the
-memory must be as at the start. Prints a table. Exit status 0: all of that is so, and no call hung or
-lost a result.
+memory must be as at the start. Prints a table. Exit status 0: all of that is so, and no call hung
+or lost a result.
 """
 
 from __future__ import annotations
