@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import concurrent.futures.thread  # noqa: F401  # its exit hook must be there before ours
 import contextlib
+import functools
 import threading
 import weakref
 from typing import Final, Protocol
@@ -22,6 +22,7 @@ _kept: Final[set[_Open]] = set()
 
 def watch(one: _Open) -> None:
     """Have it ended with the process, if it is still there then."""
+    _register_hook()
     _watched.add(one)
 
 
@@ -42,6 +43,12 @@ def _at_exit() -> None:
             one.end_with_process()
 
 
-# atexit's hooks come after the wait for threads that are no daemons: one in execute would hang. The
-# hooks here run in reverse order: before that of concurrent.futures, which waits for its threads.
-threading._register_atexit(_at_exit)  # type: ignore[attr-defined]
+@functools.cache
+def _register_hook() -> None:
+    # atexit's hooks come after the wait for threads that are no daemons: one in execute would hang.
+    # These run in reverse order: ours before that of concurrent.futures, which waits for its
+    # threads.
+    import concurrent.futures.thread  # noqa: F401  # registers its own
+
+    with contextlib.suppress(RuntimeError):  # the process ends already
+        threading._register_atexit(_at_exit)  # type: ignore[attr-defined]

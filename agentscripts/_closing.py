@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any, Final
 
 from agentscripts._escalation import Escalation, Request
-from agentscripts._lifecycle import at_most
+from agentscripts._lifecycle import OwnThread
 from agentscripts._signals import are_deferred
 
 __all__ = ["OnSignal", "SignalClose"]
@@ -83,7 +83,7 @@ class SignalClose:
         """Wait for these signals, too. Raises ``RuntimeError``, ``TypeError``, ``ValueError``."""
         _check(numbers)
         if self._thread is None:
-            thread = threading.Thread(target=self._serve, name="agentscripts-signals", daemon=True)
+            thread = OwnThread(self._serve, "agentscripts-signals")
             thread.start()
             self._thread = thread
         for number in numbers:
@@ -98,7 +98,7 @@ class SignalClose:
     def wait(self, timeout: float | None = None) -> None:
         """Wait until a signal that has come has had its effect, at most ``timeout`` seconds."""
         if self._thread is not None and self.is_busy and not self._is_own_thread():
-            self._thread.join(at_most(timeout))
+            self._thread.join(timeout)
 
     def close(self) -> None:
         """End the thread. The main thread also puts the handlers back; in another one they stay,
@@ -157,12 +157,10 @@ class SignalClose:
         self._finished = True
 
     def _wind_down_or_kill(self) -> None:
-        self._worker = threading.Thread(
-            target=self._work, name="agentscripts-wind-down", daemon=True
-        )
+        self._worker = OwnThread(self._work, "agentscripts-wind-down")
         try:
             self._worker.start()
-        except RuntimeError:  # no thread is left in the system: a second signal is too much then
+        except OSError:  # no thread is left in the system: a second signal is too much then
             self._work()
         if self._events.get() == _OVER:
             return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Final
 
 import click
 
+from agentscripts._columns import align
 from agentscripts._cron import CronSyntax, five_field_warning, parse
 from agentscripts._crontab import parse_schedules, schedule_warnings
 from agentscripts._files import log_path_for
@@ -22,6 +22,9 @@ from agentscripts._options import Options
 from agentscripts._parameters import (
     LOG_DIR,
     MANIFEST,
+    Names,
+    answer,
+    called,
     complete_names,
     converted,
     fail,
@@ -29,16 +32,23 @@ from agentscripts._parameters import (
     option,
     overrides,
     parse_seconds,
-    say,
+    tell,
 )
 from agentscripts._preview import fire_text
 from agentscripts._schedule import fires_after
+from agentscripts._text import error_text, escape
 from agentscripts._version import __version__
 from agentscripts._zones import find_zone, local_zone
 
 __all__ = ["commands"]
 
 _NEVER: Final = "never within the next five years"
+
+_CHECK_EXAMPLES: Final = """\b
+Examples:
+  agentscripts check workspace.toml
+  agentscripts check agent.json && agentscripts run agent.json
+"""
 
 _RUN_EXAMPLES: Final = """\b
 Examples:
@@ -53,6 +63,18 @@ _LOGS_EXAMPLES: Final = """\b
 Examples:
   agentscripts logs workspace.toml install
   agentscripts logs workspace.toml -f serve
+"""
+
+_TIMELINE_EXAMPLES: Final = """\b
+Examples:
+  agentscripts timeline report/results.jsonl
+  agentscripts timeline report/results.jsonl -o monday.html
+"""
+
+_NEXT_EXAMPLES: Final = """\b
+Examples:
+  agentscripts next "0 30 2 * * *" --tz Europe/Berlin
+  agentscripts next "*/5 8-18 * * 1-5" --syntax unix -n 3
 """
 
 
@@ -76,7 +98,7 @@ def commands() -> None:
     """
 
 
-@commands.command()
+@commands.command(epilog=_CHECK_EXAMPLES, short_help="Tell all mistakes of a manifest.")
 @MANIFEST
 def check(manifest: Path) -> None:
     """Tell all mistakes of MANIFEST, and when its schedules fire next; run nothing.
@@ -84,24 +106,27 @@ def check(manifest: Path) -> None:
     Times are those of each schedule's zone. Standard error gets warnings of schedules that are
     legal and may be a mistake.
 
-    Exit status: 0 without a mistake, else 2.
+    Exit status: 0 without a mistake, 2 with one, 1 if the answer cannot be written, 141 if standard
+    output was closed early.
     """
     loaded = load(manifest)
     count = len(loaded.scripts)
     scripts = "1 script" if count == 1 else f"{count} scripts"
-    say(sys.stdout, f"{manifest}: {scripts}, no mistake", *_next_fires(loaded))
+    answer(f"{manifest}: {scripts}, no mistake", *_next_fires(loaded))
     warnings = schedule_warnings(loaded.scripts, Options(**loaded.options))
-    say(sys.stderr, *(f"{manifest}: {warning}" for warning in warnings))
+    tell(*(f"{manifest}: {warning}" for warning in warnings))
 
 
-@commands.command(epilog=_RUN_EXAMPLES)
+@commands.command(epilog=_RUN_EXAMPLES, short_help="Run the scripts of a manifest.")
 @MANIFEST
 @option(
     "--only",
     metavar="NAME",
+    type=Names(),
     multiple=True,
     shell_complete=complete_names,
-    help="Run this script and what it depends on, whatever its stage. May be given again.",
+    help="Run this script and what it depends on, whatever its stage. May be given again; in the"
+    " environment, commas are between the names.",
 )
 @option(
     "--stage",
@@ -187,9 +212,9 @@ def run(
     terminal, lines are printed instead, each with the script's name before it. Standard output gets
     every line that the scripts print, on either of their streams. Standard error gets all else:
     warnings as they come, and a summary at the end, with the first and last lines of standard error
-    of each script that failed, else its last lines. The log files hold all. Control characters
-    other than the tab are shown as \\x1b, so that no script can steer the terminal. NO_COLOR is
-    honoured.
+    of each script that failed, else its last lines. A - there means unknown, as is the memory of a
+    script that had less than agentscripts itself. The log files hold all. Control characters other
+    than the tab are shown as \\x1b, so that no script can steer the terminal. NO_COLOR is honoured.
 
     No line is dropped: a reader that is slow, such as a pager, holds the scripts back.
 
@@ -218,7 +243,7 @@ def run(
         try:
             loaded = loaded.only(only)
         except ValueError as error:
-            fail(f"--only {error}")
+            fail(f"{called('only')} {error}")
     default = None if only and not cron else Stage.START
     wishes = Wishes(
         stage=Stage(stage) if stage else default,
@@ -233,7 +258,7 @@ def run(
     raise SystemExit(run_in_foreground(manifest, loaded, wishes))
 
 
-@commands.command(epilog=_LOGS_EXAMPLES)
+@commands.command(epilog=_LOGS_EXAMPLES, short_help="Show a script's log file, or follow it.")
 @MANIFEST
 @click.argument("name", shell_complete=complete_names)
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is added until Ctrl-C.")
@@ -256,7 +281,9 @@ def logs(manifest: Path, name: str, follow: bool, log_dir: Path | None) -> None:
     raise SystemExit(print_log(log_path_for(script, options.log_dir), follow=follow))
 
 
-@commands.command()
+@commands.command(
+    epilog=_TIMELINE_EXAMPLES, short_help="Make a page of the results of run --report."
+)
 @click.argument("results", type=click.Path(path_type=Path))
 @click.option(
     "-o",
@@ -269,19 +296,22 @@ def timeline(results: Path, output: Path | None) -> None:
 
     The page is complete in itself: it needs no network and runs no code.
 
-    Exit status: 0, or 2 when RESULTS cannot be read or the page cannot be written.
+    Exit status: 0, 2 when RESULTS cannot be read or the page cannot be written, 1 if its name
+    cannot be told, 141 if standard output was closed early.
     """
     from agentscripts._report import TIMELINE, read_results, write_timeline
 
     output = output or results.parent / TIMELINE
     try:
         write_timeline(output, read_results(results), str(results))
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        fail(error_text(error))
+    except ValueError as error:
         fail(str(error))
-    say(sys.stdout, str(output))
+    answer(str(output))
 
 
-@commands.command("next")
+@commands.command("next", epilog=_NEXT_EXAMPLES, short_help="Tell when a schedule fires next.")
 @click.argument("expression")
 @click.option("-n", "count", type=click.IntRange(1), default=5, help="How many times. Default: 5.")
 @click.option("--tz", "zone", metavar="ZONE", help="The time zone. Default: the machine's.")
@@ -294,7 +324,8 @@ def timeline(results: Path, output: Path | None) -> None:
 def next_(expression: str, count: int, zone: str | None, syntax: str) -> None:
     """Tell when a schedule of this cron EXPRESSION fires next, in its time zone.
 
-    Exit status: 0, or 2 for a mistake.
+    Exit status: 0, 2 for a mistake, 1 if the answer cannot be written, 141 if standard output was
+    closed early.
     """
     try:
         timezone: tzinfo = local_zone() if zone is None else find_zone(zone)
@@ -305,21 +336,20 @@ def next_(expression: str, count: int, zone: str | None, syntax: str) -> None:
     except ValueError as error:
         fail(f"EXPRESSION {error}")
     if warning := five_field_warning(expression, CronSyntax(syntax)):
-        say(sys.stderr, warning)
+        tell(warning)
     now = datetime.now(UTC)
     fires = fires_after(schedule, now, count)
-    say(sys.stdout, *(fire_text(schedule, fire, now) for fire in fires))
+    answer(*(fire_text(schedule, fire, now) for fire in fires))
     if not fires:
-        say(sys.stdout, _NEVER)
+        answer(_NEVER)
 
 
 def _next_fires(manifest: Manifest) -> Iterator[str]:
     """Yield a line for each script that has a schedule."""
     schedules = parse_schedules(manifest.scripts, Options(**manifest.options))
     labels = {key: label for key, label in manifest.labels.items() if key in schedules}
-    width = max(map(len, labels.values()), default=0)
     now = datetime.now(UTC)
-    for key, label in labels.items():
+    for key, label in zip(labels, align([*map(escape, labels.values())]), strict=True):
         fires = fires_after(schedules[key], now, 1)
         text = fire_text(schedules[key], fires[0], now) if fires else _NEVER
-        yield f"  {label:<{width}}  {text}"
+        yield f"  {label}  {text}"

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import select
+import signal
 import threading
 from collections.abc import Callable
-from typing import TextIO
+from typing import Final, TextIO
 
 from agentscripts._cancel import CancelToken
+from agentscripts._lifecycle import OwnThread
 from agentscripts._logs import LogBatch
 from agentscripts._text import escape
 
-__all__ = ["JoinedThread", "LineLogger", "Output", "OutputHandler"]
+__all__ = ["FAILED", "SIGNALLED", "JoinedThread", "LineLogger", "Output", "OutputHandler"]
+
+FAILED: Final = 1
+"""The exit status of a run that failed, and of an output that could not be written."""
+
+SIGNALLED: Final = 128
+"""A shell reports a command that a signal ended as this and the signal's number."""
 
 
 class Output:
@@ -44,6 +53,21 @@ class Output:
     def is_terminal(self) -> bool:
         """Whether a person may see it at once."""
         return self._fd >= 0 and os.isatty(self._fd)
+
+    @property
+    def was_left(self) -> bool:
+        """Whether the reader has closed its end; who does so early wants no word on it."""
+        return self.error is not None and self.error.errno == errno.EPIPE
+
+    def exit_status(self, complain: Callable[[str], object]) -> int:
+        """Return 0, or what this process is to end with after the first failure; but for a reader
+        that has left it is told."""
+        if self.error is None:
+            return 0
+        if self.was_left:
+            return SIGNALLED + signal.SIGPIPE
+        complain(f"agentscripts: cannot write the output: {self.error.strerror}\n")
+        return FAILED
 
     def write(self, text: str) -> None:
         """Write a text whole before that of another thread."""
@@ -114,33 +138,19 @@ class OutputHandler(logging.Handler):
         self._write(f"agentscripts: {escape(self.format(record))}\n")
 
 
-class JoinedThread(threading.Thread):
-    """A daemon whose end is waited for whatever comes; it ends by itself.
+class JoinedThread(OwnThread):
+    """One that ends by itself, and whose end is waited for whatever comes.
 
-    Its ``join`` raises a signal's ``KeyboardInterrupt`` only then. (That of Python 3.11 forgets
-    the thread when a signal interrupts it.)
+    Its ``join`` raises a signal's ``KeyboardInterrupt`` only then.
     """
-
-    def __init__(self, target: Callable[[], object], name: str) -> None:
-        super().__init__(name=name, daemon=True)
-        self._call = target
-        self._ended = threading.Event()
-
-    def run(self) -> None:
-        """Call the target."""
-        try:
-            self._call()
-        finally:
-            self._ended.set()
 
     def join(self, timeout: float | None = None) -> None:
         """Wait for the end, without a limit: the second signal ends what the thread waits for."""
         interrupt: KeyboardInterrupt | None = None
-        while not self._ended.is_set():
+        while self.is_alive():
             try:
-                self._ended.wait()
+                super().join()
             except KeyboardInterrupt as error:
                 interrupt = error
-        super().join()
         if interrupt is not None:
             raise interrupt

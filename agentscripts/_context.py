@@ -23,6 +23,7 @@ from agentscripts._reports import Reports
 from agentscripts._result import RunResult
 from agentscripts._signals import WakeupPipe
 from agentscripts._spawn import Spawner
+from agentscripts._text import escape
 
 __all__ = ["Context"]
 
@@ -117,11 +118,12 @@ class Context:
             self._cgroups.discard(path)
 
     def log(self, level: int, message: str, *args: object, exc_info: bool = False) -> None:
-        """Write to the agent's log; a handler that raises harms no script."""
+        """Write to the agent's log, names harmless; a handler that raises harms no script."""
+        shown = (arg if isinstance(arg, int | float) else escape(str(arg)) for arg in args)
         try:
-            self.options.logger.log(level, message, *args, exc_info=exc_info)
+            self.options.logger.log(level, message, *shown, exc_info=exc_info)
         # Not contextlib.suppress, which costs as much as the call.
-        except (Exception, SystemExit):
+        except (Exception, SystemExit):  # noqa: S110 - where would it be told?
             pass
 
     def report(self, result: RunResult, group: WaitGroup | None) -> None:

@@ -27,6 +27,7 @@ class _Lib:
 
     # The monotonic clock in nanoseconds.
     def as_monotonic(self) -> int: ...
+    def as_open_directory(self, path: bytes, /) -> int: ...
     # A writer, or NULL without memory; the descriptors are taken over either way.
     def as_logfile_new(
         self, fd: int, dir_fd: int, name: bytes, max_bytes: int, backups: int, max_line: int, /

@@ -111,7 +111,7 @@ class CronRuns:
             return
         try:
             thread.start()
-        except RuntimeError as error:  # no thread is left in the system
+        except OSError as error:
             dispatch.give_up(RunStatus.NOT_STARTED, f"not started: {error}", error)
             self._calls.end(thread)
 

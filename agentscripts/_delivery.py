@@ -111,7 +111,7 @@ class Delivery:
             self._threads.add(thread)
         try:
             thread.start()
-        except RuntimeError:  # no thread left in the system: those that are there go on
+        except OSError:  # no thread left in the system: those that are there go on
             with self._lock:
                 self._threads.discard(thread)
             self._log(logging.WARNING, "no further thread for log delivery can be started")

@@ -235,7 +235,7 @@ class Dispatch:
             worker = self._context.own_threads.new("agentscripts-run", self._serve, permit)
             try:
                 worker.start()
-            except RuntimeError:  # no thread is left in the system: this one does the work
+            except OSError:  # no thread is left in the system: this one does the work
                 self._work(permit)
             else:
                 self._workers.add(worker)
@@ -295,7 +295,7 @@ class Dispatch:
         self._reminder = self._context.own_threads.new("agentscripts-remind", self._remind_all)
         try:
             self._reminder.start()
-        except RuntimeError:  # no thread is left in the system: next time, then
+        except OSError:  # no thread is left in the system: next time, then
             self._reminder = None
 
     def _remind_all(self) -> None:

@@ -6,7 +6,7 @@ import itertools
 from enum import Enum, auto
 from typing import Final
 
-__all__ = ["SAME_REQUEST", "Escalation", "Request"]
+__all__ = ["SAME_REQUEST", "Escalation", "Request", "Requested"]
 
 SAME_REQUEST: Final = 0.1  # seconds
 """timeout(1) sends a signal to its child and then to its group, systemd may send SIGHUP right after
@@ -19,6 +19,18 @@ class Request(Enum):
     FIRST = auto()
     SECOND = auto()
     NONE = auto()  # nothing that was not asked for before
+
+
+class Requested(KeyboardInterrupt):
+    """What a handler raises that has told the requests apart itself.
+
+    Whoever gets it later counts no more: by his own clock the second one may follow the first at
+    once, and nothing follows the second.
+    """
+
+    def __init__(self, request: Request) -> None:
+        super().__init__()
+        self.request = request
 
 
 class Escalation:

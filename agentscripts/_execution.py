@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import logging
 import os
-import random
 import threading
 import time
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from agentscripts._outcome import exit_text, status_and_reason
 from agentscripts._process import describe, pipe_holders
 from agentscripts._result import RunResult
 from agentscripts._retry import added_up, delay_before_next
+from agentscripts._text import error_text
 from agentscripts.errors import ScriptError
 
 __all__ = ["Execution"]
@@ -35,6 +35,12 @@ _STATES: Final = {
 }
 _LOOK_AGAIN: Final = 0.1  # seconds: a cancel or a deadline ends a start that waits, too
 _REMINDER: Final = 1.0  # seconds that a logger has for one
+
+
+def _chance() -> float:
+    import random  # only who retries pays for it
+
+    return random.random()  # noqa: S311 - so that not all come at once; no secret
 
 
 class Execution:
@@ -250,7 +256,8 @@ class Execution:
                 if getattr(error, "errno", None) in EXHAUSTED:
                     more = ended.wait_for_one(count, _LOOK_AGAIN)
                 if more is None:
-                    self.set_unstarted(RunStatus.NOT_STARTED, f"not started: {error}", error)
+                    why = f"not started: {error_text(error)}"
+                    self.set_unstarted(RunStatus.NOT_STARTED, why, error)
                     return None
                 count = more
 
@@ -278,7 +285,7 @@ class Execution:
 
     def _plan_retry(self, started: Started, status: RunStatus, reason: str) -> bool:
         """Decide whether there is another attempt, and tell the script's log."""
-        delay = delay_before_next(self.script, self.attempt, status, random.random())
+        delay = delay_before_next(self.script, self.attempt, status, _chance)
         if delay is None or self.cancelled or self._limits.over() is not None:
             return False
         self.retry_at = time.monotonic() + delay

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import re
@@ -11,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, NamedTuple, NoReturn, Protocol
 
+from agentscripts._directories import close_quietly, is_foreign, make_directory, open_directory
 from agentscripts._model import Script
 from agentscripts.errors import InvalidScriptError
 
@@ -19,14 +19,12 @@ __all__ = [
     "LogTarget",
     "OSFilesystem",
     "check_rotation",
-    "close_quietly",
     "log_path_for",
 ]
 
 _OPEN_FLAGS: Final = (
     os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW
 )
-_DIRECTORY_FLAGS: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _LOG_MODE: Final = 0o600
 _NULL: Final = "/dev/null"
 _NULL_DEVICE: Final = os.makedev(1, 3)
@@ -88,8 +86,9 @@ def check_rotation(scripts: Iterable[Script], log_dir: Path, log_backups: int) -
         base, _, number = path.rpartition(".")
         if base in labels and _BACKUP.fullmatch(number) and int(number) <= log_backups:
             problem = (
+                # As it was written: a variable of the agent's environment may be a secret.
                 f"is {script.log_path!r}, where the log of script {labels[base]!r} rotates to, "
-                f"expected another path than {base}.1 to .{log_backups}"
+                f"expected another path than that with .1 to .{log_backups}"
             )
             raise InvalidScriptError(script.label, "log_path", problem)
 
@@ -100,21 +99,10 @@ class OSFilesystem:
     def make_dirs(self, path: Path, mode: int) -> None:
         """Make a directory and its missing parents with exactly this mode, whatever the umask.
 
-        Raises ``NotADirectoryError`` when something else is in the way.
+        Raises ``NotADirectoryError`` when something else is in the way, ``PermissionError`` when
+        what is there may be another user's doing.
         """
-        missing = []
-        while not os.path.isdir(path):
-            missing.append(path)
-            path = path.parent
-        for directory in reversed(missing):
-            try:
-                os.mkdir(directory, mode)
-            except FileExistsError:
-                if not os.path.isdir(directory):
-                    problem = "exists and is not a directory; remove it or choose another path"
-                    raise NotADirectoryError(errno.ENOTDIR, problem, str(directory)) from None
-            else:
-                _undo_umask(directory, mode)
+        make_directory(str(path), mode)
 
     def open_log(self, path: Path) -> LogTarget:
         """Open a regular file with one link, ``/dev/null``, ``/dev/stdout`` or ``/dev/stderr``.
@@ -129,7 +117,7 @@ class OSFilesystem:
         # The file is opened relative to the directory that a rotation uses, so both are the same
         # even if someone moves the path's directories meanwhile.
         directory, name = os.path.split(text)
-        dir_fd = os.open(directory or os.curdir, _DIRECTORY_FLAGS)
+        dir_fd = open_directory(directory or os.curdir)
         try:
             target = _open_in(dir_fd, name, text)
         except BaseException:
@@ -138,25 +126,6 @@ class OSFilesystem:
         if target.dir_fd is None:
             close_quietly(dir_fd)
         return target
-
-
-def close_quietly(fd: int) -> None:
-    """Close a descriptor that nothing was written to; Linux does, whatever it reports."""
-    with contextlib.suppress(OSError):
-        os.close(fd)
-
-
-def _undo_umask(directory: Path, mode: int) -> None:
-    """Give a directory that was just made the bits that the umask took."""
-    # Not by its name, which someone may have made a link to something else; and by /proc, since
-    # fchmod refuses O_PATH and without read permission nothing else opens it.
-    fd = os.open(directory, _DIRECTORY_FLAGS | os.O_NOFOLLOW)
-    try:
-        actual = stat.S_IMODE(os.fstat(fd).st_mode)
-        if actual & 0o777 != mode:
-            os.chmod(f"/proc/self/fd/{fd}", (actual & ~0o777) | mode)
-    finally:
-        close_quietly(fd)
 
 
 def _reopen_stream(number: int, text: str) -> int:
@@ -187,14 +156,14 @@ def _open_in(dir_fd: int, name: str, path: str) -> LogTarget:
     except OSError as error:
         _explain(error, dir_fd, name, path)
     try:
-        null = _check(os.fstat(fd), path)
+        null = _check(os.fstat(fd), dir_fd, path)
     except BaseException:
         close_quietly(fd)
         raise
     return LogTarget(fd, None if null else dir_fd, name, truncate=not null)
 
 
-def _check(status: os.stat_result, path: str) -> bool:
+def _check(status: os.stat_result, dir_fd: int, path: str) -> bool:
     """Refuse what is no place for a log; return whether it is ``/dev/null``."""
     if stat.S_ISCHR(status.st_mode) and status.st_rdev == _NULL_DEVICE:
         return True
@@ -204,6 +173,16 @@ def _check(status: os.stat_result, path: str) -> bool:
         # With a second name, another user could point the log at a file of this one's.
         problem = f"has {status.st_nlink} hard links, {_ADVICE}"
         raise OSError(errno.EMLINK, problem, path)
+    if status.st_mode & (stat.S_ISUID | stat.S_ISGID):
+        # Who moved it here would have a script's output run with the rights of its owner.
+        raise OSError(errno.EPERM, f"is a program that changes its user, {_ADVICE}", path)
+    if is_foreign(status, dir_fd):
+        # Who made it may read it.
+        problem = (
+            f"belongs to user {status.st_uid}, in a directory that all may write to; "
+            "remove it or choose another log_path"
+        )
+        raise OSError(errno.EPERM, problem, path)
     return False
 
 
@@ -214,7 +193,7 @@ def _explain(error: OSError, dir_fd: int, name: str, path: str) -> NoReturn:
     except OSError:
         pass
     else:
-        _check(status, path)
+        _check(status, dir_fd, path)
     raise OSError(error.errno, os.strerror(error.errno or 0), path) from None
 
 

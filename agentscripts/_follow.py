@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import contextlib
-import errno
 import os
 import re
 import signal
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from agentscripts._cancel import CancelToken
-from agentscripts._console import Output
+from agentscripts._console import FAILED, SIGNALLED, Output
 from agentscripts._text import escape
 
 __all__ = ["Rotated", "print_log"]
@@ -24,8 +23,7 @@ _LOOK: Final = 0.2  # seconds between two looks at a file at whose end one is
 _LOST: Final = 1.0  # seconds
 _LONGEST_LINE: Final = 65536  # a longer one is cut where the file rotates
 _CHUNK: Final = 2 * _LONGEST_LINE
-_FAILED: Final = 1
-_SIGNALLED: Final = 128
+_REMEMBERED: Final = 1024  # bytes
 
 
 class Rotated:
@@ -36,6 +34,8 @@ class Rotated:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file: BinaryIO | None = None
+        self._before = b""  # what is in the file before the place that was read to
+        self._written_at: list[int] = []  # the times of the last write, since nothing was added
         self._line = b""  # what was returned of a line that has not ended
         self._may_repeat = False  # whether the file may begin with that
         self._lost_since: float | None = None
@@ -61,24 +61,54 @@ class Rotated:
                 break
             self._file.close()
             self._file, self._may_repeat = successor, bool(self._line)
+            self._forget()
         self._line = (self._line + data).rpartition(b"\n")[2][-_LONGEST_LINE - 1 :]
         return data
 
     def _read_some(self) -> bytes:
         assert self._file is not None
-        if os.fstat(self._file.fileno()).st_size < self._file.tell() and self._is_in_use():
-            self._file.seek(0)  # a new run has emptied it
+        if self._is_rewritten() and self._is_in_use():
+            self._file.seek(0)
+            self._forget()
             self._line, self._may_repeat = b"", False
         if self._may_repeat:
             return self._read_begin()
-        return self._file.read(_CHUNK)
+        return self._read_on()
+
+    def _read_on(self) -> bytes:
+        assert self._file is not None
+        data = self._file.read(_CHUNK)
+        if data:
+            self._before = (self._before + data)[-_REMEMBERED:]
+            self._written_at = []
+        return data
+
+    def _forget(self) -> None:
+        self._before, self._written_at = b"", []
+
+    def _is_rewritten(self) -> bool:
+        """Whether a new run has emptied the file, even if it has written as much since."""
+        assert self._file is not None
+        fd, place = self._file.fileno(), self._file.tell()
+        status = os.fstat(fd)
+        if status.st_size != place:
+            before = os.pread(fd, len(self._before), place - len(self._before))
+            return before != self._before
+        # As long as before, and maybe the same: then a write alone tells of it. One that adds
+        # sets the time before the size, so the time counts at the second look.
+        self._written_at = [*self._written_at[-2:], status.st_mtime_ns]
+        match self._written_at:
+            case [first, second, third]:
+                return first != second == third
+        return False
 
     def _read_begin(self) -> bytes:
         """Return the first bytes of a file, but for a line that the rotation moved to it."""
         assert self._file is not None
-        begin = self._file.read(_CHUNK)
+        begin = self._read_on()
         if len(begin) < len(self._line) and self._line.startswith(begin):
             self._file.seek(0)
+            self._forget()
             return b""
         self._may_repeat = False
         if len(self._line) <= _LONGEST_LINE and begin.startswith(self._line):
@@ -134,17 +164,14 @@ def print_log(path: Path, *, follow: bool = False) -> int:
     try:
         for data in _text_or_bytes(path, output.is_terminal, follow=follow):
             output.write_bytes(data)
-            if output.error is not None:
-                if output.error.errno == errno.EPIPE:
-                    return _SIGNALLED + signal.SIGPIPE
-                _complain(f"cannot write the output: {output.error.strerror}")
-                return _FAILED
+            if status := output.exit_status(_complain):
+                return status
     except OSError as error:
         hint = "; the script has not run" if isinstance(error, FileNotFoundError) else ""
-        _complain(f"{path}: {error.strerror}{hint}")
-        return _FAILED
+        _complain(f"agentscripts: {escape(str(path))}: {error.strerror}{hint}\n")
+        return FAILED
     except KeyboardInterrupt:
-        return _SIGNALLED + signal.SIGINT
+        return SIGNALLED + signal.SIGINT
     return 0
 
 
@@ -210,4 +237,4 @@ def _same(one: os.stat_result, other: os.stat_result) -> bool:
 
 
 def _complain(text: str) -> None:
-    Output(sys.stderr, CancelToken()).write(f"agentscripts: {escape(text)}\n")
+    Output(sys.stderr, CancelToken()).write(text)

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import json
 import logging
 import os
-import signal
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from rich.text import Text
 
 from agentscripts._calls import selects
 from agentscripts._cancel import CancelToken
-from agentscripts._console import LineLogger, Output, OutputHandler
+from agentscripts._columns import align
+from agentscripts._console import FAILED, SIGNALLED, LineLogger, Output, OutputHandler
 from agentscripts._interrupts import Interrupts, ServingInterrupts
 from agentscripts._live import LiveOutput, LiveView, Painter, is_wanted
 from agentscripts._logs import ScriptLogger, discard_logs
@@ -34,17 +33,13 @@ from agentscripts._result import RunResult
 from agentscripts._rows import frame, rows_of
 from agentscripts._runner import Runner
 from agentscripts._summary import summarize
-from agentscripts._text import escape
+from agentscripts._text import error_text, escape
 from agentscripts.errors import RunnerClosedError
 
 if TYPE_CHECKING:
     from agentscripts._report import Report
 
 __all__ = ["Wishes", "run_in_foreground"]
-
-_FAILED: Final = 1
-# A shell reports a command that a signal ended as 128 and the signal's number.
-_SIGNALLED: Final = 128
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -103,10 +98,10 @@ class _Foreground:
         with self._signals, contextlib.suppress(KeyboardInterrupt):
             try:
                 if not self._run_with_report():
-                    return _FAILED
+                    return FAILED
             except OSError as error:  # the directories cannot be made
-                self._say(f"agentscripts: cannot start: {escape(str(error))}\n")
-                return _FAILED
+                self._say(f"agentscripts: cannot start: {escape(error_text(error))}\n")
+                return FAILED
             self._summarize()
         return self._exit_status()
 
@@ -125,7 +120,7 @@ class _Foreground:
                 self._inform(f"agentscripts: timeline in {escape(str(directory / TIMELINE))}\n")
 
     def _say_report_failed(self, error: OSError) -> None:
-        self._say(f"agentscripts: cannot write the report: {escape(str(error))}\n")
+        self._say(f"agentscripts: cannot write the report: {escape(error_text(error))}\n")
 
     def _run_with_metrics(self) -> bool:
         """Return whether the page could be served."""
@@ -139,7 +134,7 @@ class _Foreground:
             try:
                 address = page.enter_context(serve_metrics(registry, self._wishes.metrics))
             except OSError as error:
-                why = escape(error.strerror or str(error))
+                why = escape(error_text(error))
                 self._say(f"agentscripts: cannot serve metrics on {self._wishes.metrics}: {why}\n")
                 return False
             self._inform(f"agentscripts: metrics on http://{address}/metrics\n")
@@ -227,8 +222,8 @@ class _Foreground:
             if self._runs(script):
                 names[script.log_source_id].append(escape(self._labels[script.id]))
         joined = {source: "+".join(parts) for source, parts in names.items()}
-        width = max(map(len, joined.values()), default=0)
-        return {source: f"{name:<{width}} | " for source, name in joined.items()}
+        aligned = align(list(joined.values()))
+        return {source: f"{name} | " for source, name in zip(joined, aligned, strict=True)}
 
     def _summarize(self) -> None:
         order = {script.id: place for place, script in enumerate(self._manifest.scripts)}
@@ -253,21 +248,18 @@ class _Foreground:
 
     def _exit_status(self) -> int:
         if self._signals.first:
-            return _SIGNALLED + self._signals.first
-        if error := self._stdout.error:
-            if error.errno == errno.EPIPE:
-                return _SIGNALLED + signal.SIGPIPE
-            self._stderr.write(f"agentscripts: cannot write the output: {error.strerror}\n")
-            return _FAILED
+            return SIGNALLED + self._signals.first
+        if status := self._stdout.exit_status(self._stderr.write):
+            return status
         if self._report is not None and self._report.error is not None:
-            return _FAILED
-        return 0 if all(result.ok for result in self._results) else _FAILED
+            return FAILED
+        return 0 if all(result.ok for result in self._results) else FAILED
 
     def _inform(self, text: str) -> None:
         if not self._wishes.quiet:
             self._say(text)
 
     def _say(self, text: str) -> None:
-        # Who closes a pipe early wants no word on what that did to the scripts.
-        if self._stdout.error is None or self._stdout.error.errno != errno.EPIPE:
+        # Nor does that reader want one on what it did to the scripts.
+        if not self._stdout.was_left:
             self._stderr.write(text)

@@ -11,7 +11,7 @@ from typing import Final, Self
 
 from agentscripts._cancel import CancelToken
 from agentscripts._console import Output
-from agentscripts._escalation import Escalation, Request
+from agentscripts._escalation import Escalation, Request, Requested
 from agentscripts._runner import Runner
 from agentscripts._signals import DeferredSignals, WakeupPipe
 
@@ -63,7 +63,7 @@ class Interrupts:
         request = self._escalation.note(time.monotonic())
         if request is not Request.NONE:
             self._tell(number, second=request is Request.SECOND)
-            raise KeyboardInterrupt
+            raise Requested(request)
 
     def _tell(self, number: int, *, second: bool) -> None:
         if second:

@@ -6,29 +6,15 @@ import contextlib
 import errno
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
-__all__ = ["AgentLog", "OwnThreads", "Slots", "WaitGroup", "at_most", "join_thread", "start_thread"]
+__all__ = ["AgentLog", "OwnThread", "OwnThreads", "Slots", "WaitGroup", "at_most"]
 
 
 def at_most(timeout: float | None) -> float | None:
     """Return a timeout in seconds that a lock takes: 292 years is the longest."""
     return None if timeout is None else min(timeout, threading.TIMEOUT_MAX)
-
-
-def start_thread(thread: threading.Thread) -> None:
-    """Start a thread. Raises ``OSError`` when none is left in the system."""
-    try:
-        thread.start()
-    except RuntimeError as error:
-        raise OSError(errno.EAGAIN, "no thread can be started") from error
-
-
-def join_thread(thread: threading.Thread, timeout: float | None) -> None:
-    """Wait for another thread. One whose start was interrupted, or failed, is not waited for: it
-    may be about to begin."""
-    with contextlib.suppress(RuntimeError):
-        thread.join(at_most(timeout))
 
 
 class AgentLog(Protocol):
@@ -37,15 +23,52 @@ class AgentLog(Protocol):
     def __call__(self, level: int, message: str, *args: object, exc_info: bool = False) -> None: ...
 
 
+class OwnThread(threading.Thread):
+    """A daemon. What a signal handler raises in a ``join`` ends that one call: the next one waits
+    for the thread again, which Python 3.11 takes for ended then.
+    """
+
+    def __init__(self, target: Callable[[], object], name: str) -> None:
+        super().__init__(name=name, daemon=True)
+        self._call = target
+        self._returned = threading.Event()
+
+    def run(self) -> None:
+        """Call the target."""
+        try:
+            self._call()
+        finally:
+            del self._call  # what it holds goes with the end
+            self._returned.set()
+
+    def start(self) -> None:
+        """Start it. Raises ``OSError`` when no thread is left in the system."""
+        try:
+            super().start()
+        except RuntimeError as error:
+            raise OSError(errno.EAGAIN, "no thread can be started") from error
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for the end, at most ``timeout`` seconds.
+
+        One whose start was interrupted, or failed, is not waited for: it may be about to begin.
+        """
+        if self is threading.current_thread():
+            raise RuntimeError("cannot join the current thread")
+        if not self.is_alive() or self._returned.wait(at_most(timeout)):
+            with contextlib.suppress(RuntimeError):  # it was not started
+                super().join()
+
+
 class OwnThreads:
     """The threads of one runner, in which the user's code may call the runner back. Thread-safe."""
 
     def __init__(self) -> None:
         self._local = threading.local()
 
-    def new(self, name: str, target: Callable[..., object], *args: Any) -> threading.Thread:
+    def new(self, name: str, target: Callable[..., object], *args: Any) -> OwnThread:
         """Return a daemonic thread that calls ``target``; not started yet."""
-        return threading.Thread(target=self._run, args=(target, args), name=name, daemon=True)
+        return OwnThread(partial(self._run, target, args), name)
 
     def has_current(self) -> bool:
         """Whether the caller is in one of them."""

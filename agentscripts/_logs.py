@@ -93,7 +93,7 @@ class ScriptLogger(Protocol):
         ``Options.stall_timeout`` at most."""
 
     def flush(self) -> None:
-        """Pass on what is held back; called once per run, after its last line."""
+        """Pass on what is held back; called once, after a run's last line, if it had any."""
 
 
 class DiscardLogger:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import re
 import tomllib
@@ -24,6 +25,9 @@ from agentscripts._validation import script_problems
 from agentscripts.errors import InvalidScheduleError, InvalidScriptError
 
 __all__ = ["Manifest", "ManifestError", "load_manifest", "parse_manifest"]
+
+
+_LARGEST: Final = 16 << 20  # bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +113,7 @@ def load_manifest(path: Path) -> Manifest:
     """
     expected = f"expected a {_format_of(path).name} file"
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = _read(path).decode("utf-8")
     except OSError as error:
         raise ManifestError([f"{path}: {error.strerror}, {expected}"]) from None
     except UnicodeDecodeError as error:
@@ -119,6 +123,14 @@ def load_manifest(path: Path) -> Manifest:
         problem = f"{path}:{line}:{column}: byte 0x{byte:02x} is no UTF-8, {expected}"
         raise ManifestError([problem]) from None
     return parse_manifest(text, path)
+
+
+def _read(path: Path) -> bytes:
+    with path.open("rb") as file:
+        data = file.read(_LARGEST + 1)
+    if len(data) > _LARGEST:
+        raise OSError(errno.EFBIG, f"has more than {_LARGEST >> 20} MiB")
+    return data
 
 
 def parse_manifest(text: str, path: Path) -> Manifest:
@@ -146,7 +158,7 @@ def parse_manifest(text: str, path: Path) -> Manifest:
     for index, error in script_problems(scripts):
         told.append(_told(("script", index, error.field), error.args[2], data))
     told += _rotation_problems(scripts, Options(**options), data)
-    if not {("options", "timezone"), ("options", "cron_syntax")} & wrong:
+    if ("options", "cron_syntax") not in wrong:
         told += _schedule_problems(scripts, Options(**options), data)
     if told:
         raise ManifestError(_in_order(told, how.lines(text), path))

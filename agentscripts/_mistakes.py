@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -12,6 +11,7 @@ from pydantic_core import ErrorDetails
 
 from agentscripts._places import Place
 from agentscripts._tables import AgentScript, ManifestTable, OptionsTable
+from agentscripts._text import closest, number
 
 __all__ = ["hint", "place_text", "problem_text", "shown"]
 
@@ -67,9 +67,8 @@ def place_text(place: Place, data: Mapping[str, Any]) -> str:
 
 def hint(name: str, known: Sequence[str]) -> str:
     """Return which known name may be meant, else all of them."""
-    similar = difflib.get_close_matches(name.lower(), known, n=1)
-    if similar:
-        return f'did you mean "{similar[0]}"?'
+    if similar := closest(name.lower(), known):
+        return f'did you mean "{similar}"?'
     return f"expected one of {', '.join(known)}"
 
 
@@ -94,7 +93,7 @@ def shown(value: object, *, secret: bool = False) -> str:
         case bool() if not secret:
             return str(value).lower()
         case int() | float() if not secret:
-            shown = repr(value)
+            shown = number(value)
         case str() if not secret:
             shown = json.dumps(value, ensure_ascii=False)
         case _:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
+from functools import cached_property
 from typing import Any, Final, NoReturn
 from uuid import UUID, uuid4, uuid5
 
@@ -175,7 +176,7 @@ class Script:
         if isinstance(self.env, Mapping):
             object.__setattr__(self, "env", ReadOnlyDict(self.env))
 
-    @property
+    @cached_property
     def label(self) -> str:
         """What messages call the script: its name, else its id."""
         return self.name or str(self.id)

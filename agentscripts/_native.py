@@ -27,6 +27,7 @@ __all__ = [
     "Timer",
     "monotonic",
     "nanoseconds",
+    "open_plain_directory",
 ]
 
 _TAIL_BYTES: Final = 32768
@@ -63,6 +64,14 @@ def _made(pointer: Any, free: Callable[[Any], None], error: int) -> Any:
     if not pointer:
         raise OSError(error, os.strerror(error))
     return ffi.gc(pointer, free)
+
+
+def open_plain_directory(path: str) -> int:
+    """Open a directory (``O_PATH``) if there is no symbolic link on its whole path.
+
+    Raises ``OSError``; ``ENOSYS`` and ``EPERM`` may mean that the kernel cannot tell.
+    """
+    return _check(lib.as_open_directory(os.fsencode(path)))
 
 
 class LogFile:

@@ -8,9 +8,8 @@ import os
 import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 from agentscripts._command import CommandFactory, ShellCommandFactory
 from agentscripts._cron import CronSyntax
@@ -24,6 +23,9 @@ from agentscripts._validation import (
     check_integer,
     check_text,
 )
+
+if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
 
 __all__ = ["Options"]
 
@@ -187,7 +189,11 @@ def _check_callable(value: object) -> None:
 
 
 def _timezone(value: Any) -> ZoneInfo | None:
-    if value is not None and not isinstance(value, ZoneInfo):
+    if value is None:
+        return None
+    from zoneinfo import ZoneInfo
+
+    if not isinstance(value, ZoneInfo):
         raise TypeError(f"is {value!r}, expected a zoneinfo.ZoneInfo, or None")
     return value
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
+import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import click
-from click.shell_completion import CompletionItem
+from click.shell_completion import BashComplete, CompletionItem, add_completion_class
 
 from agentscripts._cancel import CancelToken
 from agentscripts._console import Output
@@ -21,6 +23,9 @@ from agentscripts._text import escape
 __all__ = [
     "LOG_DIR",
     "MANIFEST",
+    "Names",
+    "answer",
+    "called",
     "complete_names",
     "converted",
     "fail",
@@ -28,10 +33,12 @@ __all__ = [
     "option",
     "overrides",
     "parse_seconds",
-    "say",
+    "tell",
 ]
 
 _MISTAKE: Final = 2
+# To some shell: they begin or end a command, a variable, a comment, or a pattern.
+_SPECIAL: Final = frozenset("\"'`$&|;<>()*?[]{}!#~^\\")
 
 MANIFEST: Final = click.argument("manifest", type=click.Path(path_type=Path))
 
@@ -54,9 +61,26 @@ def converted(convert: Callable[[str], object]) -> Callable[..., object]:
         try:
             return None if text is None else convert(text)
         except ValueError as error:
-            fail(f"{parameter.opts[0]} {error}")
+            fail(f"{called(str(parameter.name))} {error}")
 
     return callback
+
+
+def called(name: str) -> str:
+    """Return what the user has written to give a parameter: its option, or its variable."""
+    context = click.get_current_context()
+    parameter = next(one for one in context.command.params if one.name == name)
+    if context.get_parameter_source(name) is click.core.ParameterSource.ENVIRONMENT:
+        return str(parameter.envvar)
+    return parameter.opts[0]
+
+
+class Names(click.types.StringParamType):
+    """Names, which may have spaces in them: so commas are between them in the environment."""
+
+    def split_envvar_value(self, rv: str) -> Sequence[str]:
+        """Return the names."""
+        return [name.strip() for name in rv.split(",")]
 
 
 def parse_seconds(text: str) -> float | None:
@@ -85,8 +109,30 @@ def complete_names(
     except ManifestError:
         return []
     return [
-        CompletionItem(label) for label in manifest.labels.values() if label.startswith(incomplete)
+        CompletionItem(label)
+        for label in manifest.labels.values()
+        if label.startswith(incomplete) and _is_harmless(label)
     ]
+
+
+def _is_harmless(label: str) -> bool:
+    """Return whether a shell that has this on its command line takes it for words, nothing else."""
+    return label.isprintable() and not label.startswith("-") and not _SPECIAL & set(label)
+
+
+@add_completion_class
+class QuotingBashComplete(BashComplete):
+    """Bash takes what is offered as it would be typed, so a name with a space needs quotes."""
+
+    def format_completion(self, item: CompletionItem) -> str:
+        """Return the line that click's function in the shell reads."""
+        try:
+            shlex.split(os.environ["COMP_WORDS"])
+        except ValueError:  # the user has begun to quote it
+            pass
+        else:
+            item.value = shlex.quote(item.value) if item.value else ""
+        return super().format_completion(item)
 
 
 def overrides(manifest: Manifest, **options: Any) -> Manifest:
@@ -101,16 +147,28 @@ def load(path: Path) -> Manifest:
         manifest = load_manifest(path)
     except ManifestError as error:
         fail(*error.problems)
-    say(sys.stderr, *manifest.warnings)
+    tell(*manifest.warnings)
     return manifest
 
 
 def fail(*lines: str) -> NoReturn:
     """Exit with the status of a mistake."""
-    say(sys.stderr, *lines)
+    tell(*lines)
     raise SystemExit(_MISTAKE)
 
 
-def say(stream: Any, *lines: str) -> None:
-    """Print lines, harmless."""
-    Output(stream, CancelToken()).write("".join(f"{escape(line)}\n" for line in lines))
+def tell(*lines: str) -> None:
+    """Print lines on standard error, harmless."""
+    Output(sys.stderr, CancelToken()).write(_text(lines))
+
+
+def answer(*lines: str) -> None:
+    """Print lines on standard output, likewise; exit when they cannot be written."""
+    output = Output(sys.stdout, CancelToken())
+    output.write(_text(lines))
+    if status := output.exit_status(Output(sys.stderr, CancelToken()).write):
+        raise SystemExit(status)
+
+
+def _text(lines: Iterable[str]) -> str:
+    return "".join(f"{escape(line)}\n" for line in lines)

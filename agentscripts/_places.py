@@ -45,6 +45,7 @@ def toml_lines(text: str) -> dict[Place, int]:
             table = (*_way(keys[:-1], counts), keys[-1])
             if is_array:
                 counts[table] = counts.get(table, 0) + 1
+            lines.setdefault(table, number)  # an array's is that of its first table
             table = _way(keys, counts)
             lines[table] = number
         elif match := _KEY.match(statement):
@@ -59,15 +60,15 @@ def _statements(text: str) -> list[tuple[int, str]]:
     found = []
     number, began, depth, parts = 1, 1, 0, [""]
     for match in _TOKEN.finditer(f"{text}\n"):
-        token = match[0]
-        if token == "\n" and not depth:
+        part = match[0]
+        if part == "\n" and not depth:
             if statement := "".join(parts).strip():
                 found.append((began, statement))
             parts, began = [""], number + 1
-        elif not token.startswith("#"):
-            depth += (token in "[{") - (token in "]}")
-            parts.append(token)
-        number += token.count("\n")
+        elif not part.startswith("#"):
+            depth += (part in "[{") - (part in "]}")
+            parts.append(part)
+        number += part.count("\n")
     return found
 
 

@@ -10,6 +10,7 @@ from typing import Final
 __all__ = ["command_line", "describe", "pipe_holders"]
 
 _NAMED: Final = 5
+_LONGEST_COMMAND: Final = 4096
 
 
 def pipe_holders(pipes: Iterable[int]) -> tuple[int, ...]:
@@ -41,12 +42,11 @@ def command_line(pid: int) -> str:
 
     What a shell got by ``-c`` is left out: it is a script's text, and may hold secrets.
     """
-    import psutil
-
     try:
-        process = psutil.Process(pid)
-        words = process.cmdline() or [process.name()]
-    except (psutil.Error, OSError):
+        words = _read(pid, "cmdline").rstrip("\0").split("\0")
+        if words == [""]:  # a zombie, or a thread of the kernel
+            words = [_read(pid, "comm").strip()]
+    except OSError:
         return "?"
     for index, word in enumerate(words):
         if word.startswith("-") and not word.startswith("--") and word.endswith("c"):
@@ -54,6 +54,12 @@ def command_line(pid: int) -> str:
             break
     text = " ".join(words)
     return text if len(text) <= 80 else f"{text[:79]}…"
+
+
+def _read(pid: int, name: str) -> str:
+    # Not all of it: a process may say that its command line is terabytes of its memory.
+    with open(f"/proc/{pid}/{name}", "rb") as file:
+        return file.read(_LONGEST_COMMAND).decode("utf-8", "replace")
 
 
 def describe(pids: Sequence[int]) -> str:

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from agentscripts._directories import close_quietly
+from agentscripts._files import OSFilesystem
 from agentscripts._result import RunResult
 from agentscripts._timeline import Record, parse_record, render_timeline
 
@@ -20,7 +22,7 @@ TIMELINE: Final = "timeline.html"
 
 
 class Report:
-    """A directory with both files. One thread's.
+    """A directory with both files, for this user alone. One thread's.
 
     Each result is in its file when ``add`` returns, so a crash loses none that was there; the page
     comes at the end. After the first failure, which ``error`` holds, nothing more is written.
@@ -31,12 +33,18 @@ class Report:
     """
 
     def __init__(self, directory: Path, title: str, on_error: Callable[[OSError], object]) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
+        files = OSFilesystem()
+        files.make_dirs(directory, 0o700)
         self.error: OSError | None = None
         self._directory = directory
         self._title = title
         self._on_error = on_error
-        self._file = (directory / RESULTS).open("w", encoding="utf-8")
+        # As a log, for it holds the last lines of each.
+        target = files.open_log(directory / RESULTS)
+        if target.dir_fd is not None:
+            close_quietly(target.dir_fd)
+        self._file = os.fdopen(target.fd, "w", encoding="utf-8")
+        self._file.truncate(0)
 
     def add(self, result: RunResult) -> None:
         """Write a result."""
@@ -85,14 +93,20 @@ def read_results(path: Path) -> list[Record]:
 
 
 def write_timeline(path: Path, records: list[Record], title: str) -> None:
-    """Write the page, whole or not at all. Raises ``OSError``."""
+    """Write the page, to a file whole or not at all, and for this user alone (0600).
+
+    Raises ``OSError``.
+    """
     text = render_timeline(records, title)
-    fd, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    if path.exists() and not path.is_file():  # a device or a pipe, which nothing may replace
+        path.write_text(text, encoding="utf-8")
+        return
+    target = path.resolve()  # a link stays one
+    fd, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:
         with os.fdopen(fd, "w", encoding="utf-8") as file:
-            os.fchmod(fd, 0o644)
             file.write(text)
-        os.replace(temporary, path)
+        os.replace(temporary, target)
     except BaseException:
         os.unlink(temporary)
         raise

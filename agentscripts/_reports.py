@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from agentscripts._lifecycle import AgentLog, OwnThreads, WaitGroup, join_thread, start_thread
+from agentscripts._lifecycle import AgentLog, OwnThreads, WaitGroup
 from agentscripts._result import RunResult
 from agentscripts._signals import DeferredSignals
 
@@ -28,7 +28,7 @@ class Reports:
 
     def start(self) -> None:
         """Start the thread, once. Raises ``OSError`` when none is left in the system."""
-        start_thread(self._thread)
+        self._thread.start()
 
     def put(self, result: RunResult, group: WaitGroup) -> None:
         """Report a result; ``group`` counts the call until it has returned."""
@@ -57,7 +57,7 @@ class Reports:
         """End the thread after the calls that wait; return its name if it is stuck."""
         self._queue.put(None)
         if not self.is_own_thread():
-            join_thread(self._thread, timeout)
+            self._thread.join(timeout)
         return [self._thread.name] if self._thread.is_alive() else []
 
     def _serve(self) -> None:

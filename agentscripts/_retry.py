@@ -19,17 +19,17 @@ _DOUBLINGS: Final = 64  # more make no difference, and too many are no float
 
 
 def delay_before_next(
-    script: Script, attempt: int, status: RunStatus, chance: float
+    script: Script, attempt: int, status: RunStatus, chance: Callable[[], float]
 ) -> float | None:
     """Return the seconds from the end of an attempt (1 is the first) to the next; ``None``: none.
 
-    chance: from 0 to 1, by which the delay is spread over its upper half.
+    chance: returns a number from 0 to 1, by which the delay is spread over its upper half.
     """
     if attempt > script.retries or status not in (RunStatus.FAILED, RunStatus.TIMED_OUT):
         return None
     first = min(_LONGEST, script.retry_delay)  # before it is doubled: a float has an end
     delay = min(_LONGEST, math.ldexp(first, min(attempt - 1, _DOUBLINGS)))
-    return delay * (1 - chance / 2)
+    return delay * (1 - chance() / 2)
 
 
 def added_up(before: RunResult, last: RunResult) -> RunResult:

@@ -9,13 +9,14 @@ from enum import IntEnum
 from typing import Final
 from uuid import UUID
 
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len
 from rich.text import Text
 
+from agentscripts._columns import fit, visible
 from agentscripts._model import Run, RunState, RunStatus, Script
 from agentscripts._result import RunResult
 from agentscripts._summary import STYLES, duration_text
-from agentscripts._text import escape
+from agentscripts._text import words
 
 __all__ = ["Row", "Urgency", "frame", "rows_of"]
 
@@ -78,7 +79,7 @@ def _ended(label: str, result: RunResult) -> Row:
     return Row(
         label,
         Urgency.DONE if result.ok else Urgency.FAILED,
-        result.status.value.replace("_", " "),
+        words(result.status.value),
         STYLES[result.status],
         None if result.status is RunStatus.SKIPPED else result.duration,
         detail=result.reason,
@@ -131,12 +132,12 @@ def _counts(rows: Sequence[Row], width: int) -> Text:
     if failed:
         parts.insert(1, f"{failed} failed")
     text = ", ".join(parts)
-    return Text(_fit(text, width, "utf-8").rstrip(), style="bold")
+    return Text(fit(text, width).rstrip(), style="bold")
 
 
 class _Layout:
     def __init__(self, rows: Sequence[Row], width: int, encoding: str) -> None:
-        longest = max((cell_len(_shown(row.label, encoding)) for row in rows), default=0)
+        longest = max((cell_len(visible(row.label, encoding)) for row in rows), default=0)
         self._label = min(longest, max(8, width // 3))
         self._left = (
             _TIME + 2 if width >= _WIDE and any(row.left is not None for row in rows) else 0
@@ -146,7 +147,7 @@ class _Layout:
 
     def line(self, row: Row) -> Text:
         text = Text(no_wrap=True, end="")
-        text.append(_fit(row.label, self._label, self._encoding))
+        text.append(fit(row.label, self._label, self._encoding))
         text.append("  ")
         text.append(f"{row.state:<{_STATE}}", row.style)
         elapsed = "" if row.elapsed is None else duration_text(row.elapsed)
@@ -157,22 +158,6 @@ class _Layout:
         room = self._width - text.cell_len - 2
         if row.detail and room >= _DETAIL:
             text.append("  ")
-            text.append(_fit(row.detail, room, self._encoding).rstrip(), "dim")
+            text.append(fit(row.detail, room, self._encoding).rstrip(), "dim")
         text.truncate(self._width)
         return text
-
-
-def _shown(text: str, encoding: str) -> str:
-    """Return a text as the terminal shows it, so that its columns can be counted."""
-    harmless = escape(text).replace("\t", " ")
-    return harmless.encode(encoding, "backslashreplace").decode(encoding)
-
-
-def _fit(text: str, width: int, encoding: str) -> str:
-    """Return a text in exactly so many columns."""
-    # A line may have 64 KiB; what is beyond the width is never shown.
-    shown = _shown(text[: width + 1], encoding)
-    if cell_len(shown) <= width:
-        return set_cell_size(shown, width)
-    more = _shown("…", encoding) if encoding.lower().startswith("utf") else "~"
-    return set_cell_size(shown, width - 1) + more

@@ -14,7 +14,6 @@ from agentscripts._calls import Calls, Select, selects, stage_of
 from agentscripts._cancel import CancelToken
 from agentscripts._closing import OnSignal
 from agentscripts._context import Context
-from agentscripts._cronruns import CronRuns
 from agentscripts._crontab import parse_schedules, schedule_warnings
 from agentscripts._dispatch import Dispatch
 from agentscripts._execution import Execution
@@ -38,6 +37,8 @@ from agentscripts.errors import (
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
+
+    from agentscripts._cronruns import CronRuns
 
 __all__ = ["Runner", "Select"]
 
@@ -188,7 +189,7 @@ class Runner:
 
         Raises ``RuntimeError`` outside of the main thread, inside ``execute``, and for a signal
         whose handler is not Python's; ``RunnerClosedError``; ``ValueError`` or ``TypeError`` for
-        what is no signal or cannot be caught.
+        what is no signal or cannot be caught; ``OSError`` when no thread is left in the system.
         """
         _check_callable("close_on_signals: on_signal", on_signal)
         self._shutdown.close_on_signals(signals or (signal.SIGTERM,), on_signal)
@@ -284,6 +285,8 @@ class Runner:
     def _begin_cron(self, context: Context) -> None:
         wanted = self._cron_wanted and self._schedules and self._cron is None
         if wanted and not self._calls.is_ending(Stage.CRON):
+            from agentscripts._cronruns import CronRuns  # most runners have no schedules
+
             cron = CronRuns(context, self._calls, self._slots, self._schedules)
             try:
                 self._shutdown.take_cron(cron)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import calendar
 import dataclasses
 from datetime import MAXYEAR, UTC, datetime, timedelta, tzinfo
 from typing import Final, NamedTuple
@@ -203,6 +202,8 @@ class Schedule:
         """Return the set of days of a month that match."""
         if not _has(self.months, month):
             return 0
+        import calendar  # it takes 2 ms, which who has no schedules need not pay
+
         monday_based, length = calendar.monthrange(year, month)
         first = (monday_based + 1) % 7
         by_date = self.days | _has(self.days, 0) << length

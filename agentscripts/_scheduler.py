@@ -12,7 +12,7 @@ from typing import Final, Protocol
 from uuid import UUID
 
 from agentscripts._agenda import Agenda, Fire
-from agentscripts._lifecycle import AgentLog, OwnThreads, join_thread, start_thread
+from agentscripts._lifecycle import AgentLog, OwnThreads
 from agentscripts._native import Timer
 from agentscripts._overlap import Decision, Overlaps
 
@@ -102,7 +102,7 @@ class Scheduler:
             if self._closing or self._thread is not None:
                 return
             self._thread = self._own_threads.new("agentscripts-cron", self._serve)
-            start_thread(self._thread)
+            self._thread.start()
 
     def ended(self, script_id: UUID) -> None:
         """Say that a run that ``fire`` started has ended."""
@@ -121,7 +121,7 @@ class Scheduler:
             if first:
                 self._clock.wake()
         if self._thread is not None and self._thread.ident is not None:
-            join_thread(self._thread, timeout)
+            self._thread.join(timeout)
         elif first:  # a thread that is about to begin will look whether it is to end
             self._clock.close()
 

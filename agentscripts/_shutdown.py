@@ -8,16 +8,18 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from agentscripts import _atexit
 from agentscripts._calls import Calls
 from agentscripts._closing import OnSignal, SignalClose
 from agentscripts._context import Context
-from agentscripts._cronruns import CronRuns
 from agentscripts._lifecycle import OwnThreads
 from agentscripts._model import Stage
 from agentscripts.errors import RunnerClosedError
+
+if TYPE_CHECKING:
+    from agentscripts._cronruns import CronRuns
 
 __all__ = ["Shutdown"]
 

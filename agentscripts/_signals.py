@@ -13,10 +13,11 @@ import time
 from _signal import getsignal, set_wakeup_fd  # type: ignore[import-not-found]
 from _signal import signal as set_handler
 from collections.abc import Callable
+from itertools import compress
 from types import FrameType, TracebackType
 from typing import Any, Final, Self
 
-from agentscripts._escalation import Escalation, Request
+from agentscripts._escalation import Escalation, Request, Requested
 
 __all__ = ["DeferredSignals", "WakeupPipe", "are_deferred"]
 
@@ -90,10 +91,9 @@ class _Deferral:
     def begin(self) -> None:
         """Stand in for the host's handlers."""
         try:
-            for number in _SIGNALS:
-                if callable(handler := getsignal(number)):
-                    self._handlers[number] = handler
-                    set_handler(number, self._note)
+            for number in compress(_SIGNALS, map(callable, map(getsignal, _SIGNALS))):
+                self._handlers[number] = getsignal(number)
+                set_handler(number, self._note)
             self._host_fd = set_wakeup_fd(self.pipe.write_fd, warn_on_full_buffer=False)
         except BaseException:
             self.end()
@@ -255,7 +255,10 @@ class DeferredSignals:
         if any(one is error for one in self._raised):
             return
         self._raised.append(error)
-        request = self._escalation.note(time.monotonic())
+        if isinstance(error, Requested):
+            request = error.request
+        else:
+            request = self._escalation.note(time.monotonic())
         if request is not Request.NONE:
             self.on_interrupt(request is Request.SECOND)
 

@@ -6,8 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 from uuid import UUID
 
+from rich.cells import cell_len
 from rich.text import Text
 
+from agentscripts._columns import LONGEST_PADDED, fit, pad
 from agentscripts._model import RunStatus
 from agentscripts._result import RunResult
 from agentscripts._text import escape, excerpt, hours_minutes_seconds, signal_name, words
@@ -38,7 +40,8 @@ def summarize(
     """Return the lines: a table, the reason and the last words of each failure, and the count.
 
     labels: what to call the scripts, by their ids.
-    width: columns that the table may take; what it would need beyond is left out from the right.
+    width: columns that the table may take; beyond that names are cut, and columns left out from
+        the right.
     failures_only: leave the table out, and all when there is no failure.
     """
     failures = [result for result in results if not result.ok]
@@ -91,18 +94,33 @@ def _table(
                 "-" if result.max_rss is None else size_text(result.max_rss),
             )
         )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    while width is not None and len(widths) > 2 and sum(widths) + 2 * len(widths) - 2 > width:
-        widths.pop()
+    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+    if width is None:
+        widths[0] = min(widths[0], LONGEST_PADDED)
+    else:
+        widths = _narrowed(widths, width)
     styles = ["dim", *(STYLES[result.status] for result in results)]
     for row, style in zip(rows, styles, strict=True):
         line = Text()
         for index, (cell, columns) in enumerate(zip(row, widths, strict=False)):
-            shown = f"{cell:<{columns}}" if index < 2 else f"{cell:>{columns}}"
+            if index == 0 and width is not None:
+                shown = fit(cell, columns)
+            else:
+                shown = pad(cell, columns) if index < 2 else f"{cell:>{columns}}"
             line.append("  " if index else "")
             line.append(shown, style if index == 1 or style == "dim" else "")
         line.rstrip()
         yield line
+
+
+def _narrowed(widths: Sequence[int], width: int) -> list[int]:
+    """Return the widths of as many columns as there is room for: names are cut to a third of it,
+    then columns are left out from the right, then names get what is left."""
+    name, *rest = widths
+    shortest = min(name, max(8, width // 3))
+    while len(rest) > 1 and shortest + sum(rest) + 2 * len(rest) > width:
+        rest.pop()
+    return [max(shortest, min(name, width - sum(rest) - 2 * len(rest))), *rest]
 
 
 def _exit(code: int | None) -> str:

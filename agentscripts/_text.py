@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 __all__ = [
     "LONGEST_LINE",
+    "closest",
+    "error_text",
     "escape",
     "excerpt",
     "hours_minutes_seconds",
+    "number",
     "plain",
     "signal_name",
     "words",
@@ -20,6 +24,10 @@ __all__ = [
 LONGEST_LINE: Final = 200
 """Characters of a line that an excerpt shows."""
 
+_MOST_NAMES: Final = 100
+
+# In bits; Python refuses to write integers of more than 4300 digits.
+_LONGEST_NUMBER: Final = 4096
 
 # Control characters but the tab, line separators, what turns the direction of the text around it,
 # and lone surrogates, which no terminal and no file takes.
@@ -59,12 +67,37 @@ def plain(text: str) -> str:
     return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
 
 
+def closest(name: str, known: Iterable[str]) -> str:
+    """Return which of a few known names may be meant, ``""`` when it is none of them."""
+    import difflib
+
+    # The search takes some 10 µs for each of them, and the square of their length.
+    some = [one for one in itertools.islice(known, _MOST_NAMES) if len(one) <= LONGEST_LINE]
+    if len(name) > LONGEST_LINE:
+        return ""
+    return next(iter(difflib.get_close_matches(name, some, n=1)), "")
+
+
+def number(value: object) -> str:
+    """Return ``repr(value)``, and of an integer that has too many digits for that its size."""
+    if isinstance(value, int) and value.bit_length() > _LONGEST_NUMBER:
+        return f"an integer of {value.bit_length()} bits"
+    return repr(value)
+
+
 def signal_name(number: int) -> str:
     """Return ``SIGKILL``, or ``signal 40`` where there is no name."""
     try:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
+
+
+def error_text(error: Exception) -> str:
+    """Return what an error says, without its number: ``path: No such file or directory``."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
 
 
 def hours_minutes_seconds(seconds: float) -> tuple[int, int, int]:

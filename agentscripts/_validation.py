@@ -3,7 +3,6 @@ that goes after the field's name: ``is -1, expected ...``."""
 
 from __future__ import annotations
 
-import difflib
 import graphlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import Final
 from uuid import UUID
 
 from agentscripts._model import Dependency, Overlap, Requires, Script
+from agentscripts._text import closest, number
 from agentscripts.errors import InvalidDependencyError, InvalidScriptError
 
 __all__ = [
@@ -60,7 +60,7 @@ def check_integer(value: object, low: int, high: int | None = None, *, none: boo
     if value is None and none:
         return
     expected = f"an integer >= {low}" if high is None else f"an integer from {low} to {high}"
-    text = f"is {value!r}, expected {expected}{', or None' if none else ''}"
+    text = f"is {number(value)}, expected {expected}{', or None' if none else ''}"
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(text)
     if value < low or (high is not None and value > high):
@@ -110,7 +110,7 @@ def validate_scripts(scripts: Iterable[Script]) -> tuple[Script, ...]:
 def script_problems(scripts: Sequence[Script]) -> Iterator[tuple[int, InvalidScriptError]]:
     """Yield all that is wrong between scripts whose fields are right, each with a position."""
     yield from _used_twice(scripts)
-    names = {script.name for script in scripts if script.name}
+    names = dict.fromkeys(script.name for script in scripts if script.name)
     for position, script in enumerate(scripts):
         seen = set()
         for one in script.depends_on:
@@ -127,8 +127,8 @@ def script_problems(scripts: Sequence[Script]) -> Iterator[tuple[int, InvalidScr
 
 
 def _hint(name: str, names: Iterable[str]) -> str:
-    similar = difflib.get_close_matches(name, names, n=1)
-    return f" (did you mean {similar[0]!r}?)" if similar else ""
+    similar = closest(name, names)
+    return f" (did you mean {similar!r}?)" if similar else ""
 
 
 def _used_twice(scripts: Sequence[Script]) -> Iterator[tuple[int, InvalidScriptError]]:

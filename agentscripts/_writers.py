@@ -7,7 +7,8 @@ import threading
 from pathlib import Path
 from typing import Final
 
-from agentscripts._files import Filesystem, LogTarget, close_quietly
+from agentscripts._directories import close_quietly
+from agentscripts._files import Filesystem, LogTarget
 from agentscripts._native import LogFile
 
 __all__ = ["WRITERS", "Writers"]

@@ -25,4 +25,8 @@ def main() -> None:
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
-    commands(prog_name="agentscripts")
+    try:
+        commands(prog_name="agentscripts")
+    except OSError as error:  # a help text that cannot be written
+        print(f"agentscripts: cannot write the output: {error.strerror}", file=sys.stderr)
+        raise SystemExit(1) from None

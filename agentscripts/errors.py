@@ -23,7 +23,6 @@ All of them pickle.
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -194,6 +193,8 @@ class ExecuteError(AgentScriptsError, ExceptionGroup[ScriptError]):
         super().__init__(self.message, exceptions)
 
     def __str__(self) -> str:
+        import textwrap
+
         failures = (textwrap.indent(str(failure), "  ") for failure in self.exceptions)
         return "\n".join([f"{self.message}:", *failures])
 

@@ -14,6 +14,8 @@ HEADER = CSRC / "agentscripts.h"
 SANITIZE = os.environ.get("AGENTSCRIPTS_SANITIZE", "")
 
 COMPILE = ["-std=c11", "-D_GNU_SOURCE", "-pthread", "-fvisibility=hidden"]
+# The same file from any directory: debug information has names of files.
+COMPILE += [f"-ffile-prefix-map={CSRC.parent.absolute()}=."]
 COMPILE += ["-fstack-protector-strong", "-U_FORTIFY_SOURCE"]  # Debian's Python has one of its own
 LINK = ["-pthread", "-Wl,-z,relro,-z,now"]
 if SANITIZE:

@@ -29,6 +29,10 @@ struct as_census {
 
 static const char run_id_name[] = "AGENTSCRIPTS_RUN_ID=";
 
+/* No exec takes more (prepare_arg_pages and its like in fs/exec.c), but a process may say that its
+   environment is terabytes of its memory (PR_SET_MM_MAP), and who reads these runs out of his own. */
+enum { LARGEST_ENVIRONMENT = 6 * 1024 * 1024 };
+
 as_census *as_census_new(void) {
     as_census *census = calloc(1, sizeof *census);
     if (!census) {
@@ -152,7 +156,8 @@ static const char *read_ids(const as_census *census, int pid, as_text *buffer) {
     int fd = open_proc(census, pid, "environ");
     size_t size = 0;
     ssize_t got = fd < 0 ? 0 : 1;
-    while (got > 0 && as_grow(&buffer->bytes, &buffer->room, size + 32768, 1)) {
+    while (got > 0 && size < LARGEST_ENVIRONMENT &&
+           as_grow(&buffer->bytes, &buffer->room, size + 32768, 1)) {
         got = read(fd, buffer->bytes + size, buffer->room - 1 - size);
         size += got > 0 ? (size_t)got : 0;
     }

@@ -147,7 +147,7 @@ typedef struct as_queue {
     bool flush_sent;
     bool waiting;        /* the producer waits for room */
     bool final;          /* nothing more will come */
-    bool delivered;      /* flushed */
+    bool delivered;      /* flushed, where there was a line */
     bool abandoned;      /* no progress for flush_timeout */
     int64_t progress_at; /* monotonic: a send returned, or the first lines came */
     as_pace pace;

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 struct as_logfile {
@@ -237,16 +238,22 @@ static int shift_backups(const as_logfile *log, size_t size) {
     return 0;
 }
 
+/* musl has no function for it. */
+static int exchange_names(const as_logfile *log, const char *fresh) {
+    enum { EXCHANGE = 1 << 1 }; /* RENAME_EXCHANGE */
+    return (int)syscall(SYS_renameat2, log->dir_fd, log->name, log->dir_fd, fresh, EXCHANGE);
+}
+
 /* The new file takes the name in use, the old one becomes .1; when that fails, all is as before. By the
    exchange (renameat2, Linux 3.15) there is no moment without a file of that name; a file system that
    lacks it says EINVAL. */
 static int swap_names(const as_logfile *log, const char *fresh, const char *first) {
-    if (renameat2(log->dir_fd, log->name, log->dir_fd, fresh, RENAME_EXCHANGE) == 0) {
+    if (exchange_names(log, fresh) == 0) {
         if (renameat(log->dir_fd, fresh, log->dir_fd, first) == 0) {
             return 0;
         }
         int error = errno;
-        (void)renameat2(log->dir_fd, log->name, log->dir_fd, fresh, RENAME_EXCHANGE);
+        (void)exchange_names(log, fresh);
         return -error;
     }
     /* ENOENT: somebody removed the log. */

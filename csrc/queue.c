@@ -249,14 +249,22 @@ void as_queue_drop(as_queue *queue, int stream, const char *p, size_t n) {
     pthread_mutex_unlock(&queue->pool->lock);
 }
 
+static bool is_untouched(const as_queue *queue) {
+    return !queue->bytes && !queue->gap[0] && !queue->gap[1];
+}
+
 void as_queue_finish(as_queue *queue) {
     pthread_mutex_lock(&queue->pool->lock);
     if (!queue->owned && !queue->ready) {
         queue->progress_at = as_monotonic();
     }
     queue->final = true;
-    queue->waiting = true; /* for the end */
-    make_ready(queue);
+    if (is_untouched(queue)) { /* no line, so nothing to flush, and no thread to wake for it */
+        queue->delivered = true;
+    } else {
+        queue->waiting = true; /* for the end */
+        make_ready(queue);
+    }
     pthread_mutex_unlock(&queue->pool->lock);
 }
 

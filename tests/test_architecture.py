@@ -13,16 +13,16 @@ PACKAGE = Path(agentscripts.__file__).parent
 
 # Each module imports only modules of the layers above its own; docs/architecture.md has this table.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("_text",),
+    ("_native", "_text"),
     (
         "_atexit",
         "_cancel",
+        "_directories",
         "_escalation",
         "_init",
         "_lifecycle",
         "_logs",
         "_model",
-        "_native",
         "_schedule",
         "_version",
         "_zones",
@@ -62,6 +62,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_shutdown",),
     ("_runner",),
     ("__init__",),
+    ("_columns",),
     ("_console", "_metricspage", "_places", "_summary"),
     ("_follow", "_interrupts", "_live", "_reminder", "_rows", "_tables", "_timeline"),
     ("_mistakes", "_report"),
@@ -91,6 +92,7 @@ PURE = {
     "_text",
     "_validation",
     "_version",
+    "_columns",
     "_manifest",
     "_mistakes",
     "_places",
@@ -103,13 +105,12 @@ IMPURE_MODULES = {"threading", "subprocess", "select", "socket", "time", "_threa
 ONLY = {
     "agentscripts._core": {"_native"},
     "subprocess": {"_spawn"},
-    "psutil": {"_process"},
     "croniter": {"_cron"},
     "prometheus_client": {"_foreground", "_metrics", "_metricspage", "_runner"},
     "click": {"cli", "_commands", "_parameters"},
     "jinja2": {"_timeline"},
     "pydantic": {"_manifest", "_mistakes", "_tables", "_timeline"},
-    "rich": {"_foreground", "_live", "_rows", "_summary"},
+    "rich": {"_columns", "_foreground", "_live", "_rows", "_summary"},
 }
 
 

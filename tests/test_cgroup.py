@@ -61,6 +61,15 @@ def test_a_run_has_its_group(run: RunScript, lines: Lines, cgroup: Path) -> None
     assert not {fd for fd, to in descriptors().items() if str(cgroup) in to} - set(before)
 
 
+def test_the_group_is_no_descriptor_of_the_script(
+    make_runner: MakeRunner, lines: Lines, cgroup: Path
+) -> None:
+    """R6: neither its own nor that of another that starts at the same time."""
+    make_runner(*["ls -l /proc/$$/fd"] * 20, cgroup=cgroup).execute()
+    links = [line.split()[-3] for line in lines.lines if " -> " in line]
+    assert sorted(links) == sorted(["0", "1", "2"] * 20)
+
+
 @pytest.mark.slow
 def test_without_an_environment(run: RunScript, lines: Lines, cgroup: Path) -> None:
     """K2: a process that clears its environment, leaves the session and its parent is killed."""

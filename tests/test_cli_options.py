@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from commandline import COMMAND, OPTIONS, Running, command
+from rich.cells import cell_len
 
 pytestmark = pytest.mark.slow  # each starts a Python
 
@@ -133,6 +134,25 @@ def test_mistakes(tmp_path: Path, arguments: list[str], message: str) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["m.toml"]
 
 
+def test_names_of_any_width(tmp_path: Path) -> None:
+    """What stands behind names lines up, also behind wide ones, and a long name moves no other."""
+    scripts = "".join(
+        f'[[script]]\nname = "{name}"\nscript = "echo x"\n'
+        'run_on_start = true\ncron = "0 0 0 1 1 *"\n'
+        for name in ("日本", "abcde", "n" * 200)
+    )
+    done = run(tmp_path, scripts=scripts)
+    pad = " " * 36
+    assert sorted(done.stdout.splitlines()) == [
+        f"abcde{pad[1:]} | x",
+        f"{'n' * 200} | x",
+        f"日本{pad} | x",
+    ]
+    lines = command("check", "m.toml", cwd=tmp_path).stdout.splitlines()[1:]
+    assert [line.split()[0] for line in lines] == ["日本", "abcde", "n" * 200]
+    assert [cell_len(line) for line in lines[:2]] == [cell_len(lines[2]) - 160] * 2
+
+
 @pytest.mark.parametrize("argument", ["--stage=now", "--max-parallel=0", "--unknown"])
 def test_mistakes_of_usage(tmp_path: Path, argument: str) -> None:
     """A wrong choice is told with the usage, status 2."""
@@ -167,7 +187,7 @@ def test_max_parallel(tmp_path: Path) -> None:
 
 def test_environment(tmp_path: Path) -> None:
     """Each option has a variable; the option itself goes first."""
-    assert names(tmp_path, AGENTSCRIPTS_ONLY="good clean") == ["good", "clean"]
+    assert names(tmp_path, AGENTSCRIPTS_ONLY="good, clean") == ["good", "clean"]
     assert names(tmp_path, "--only", "bad", AGENTSCRIPTS_ONLY="good") == ["bad"]
     assert names(tmp_path, AGENTSCRIPTS_STAGE="stop") == ["clean"]
     done = run(
@@ -184,7 +204,14 @@ def test_environment(tmp_path: Path) -> None:
     assert json.loads(done.stdout)["ok"] is True
     assert {path.name for path in tmp_path.iterdir()} >= {"x", "y"}
     done = run(tmp_path, AGENTSCRIPTS_TIMEOUT="soon")
-    assert (done.returncode, done.stderr.partition(",")[0]) == (2, '--timeout is "soon"')
+    assert (done.returncode, done.stderr.partition(",")[0]) == (
+        2,
+        'AGENTSCRIPTS_TIMEOUT is "soon"',
+    )
+    done = run(tmp_path, AGENTSCRIPTS_ONLY="good one")
+    assert done.stderr.startswith('AGENTSCRIPTS_ONLY "good one" is no script')
+    spaced = _GOOD.replace('"good"', '"good one"')
+    assert run(tmp_path, scripts=spaced, AGENTSCRIPTS_ONLY="good one").stdout == "good one | out\n"
 
 
 def test_cgroup(tmp_path: Path) -> None:
@@ -215,6 +242,63 @@ def test_help_and_version(tmp_path: Path) -> None:
     assert version.startswith("agentscripts, version ")
 
 
+def test_each_command_has_examples_and_statuses(tmp_path: Path) -> None:
+    """The help of the whole tells in a line what each command does, that of each one how."""
+    text = command("--help", cwd=tmp_path).stdout
+    listed = [line.split() for line in text.partition("Commands:\n")[2].splitlines()]
+    assert [words[0] for words in listed] == ["check", "logs", "next", "run", "timeline"]
+    for name, *words in listed:
+        assert words[-1].endswith(".")
+        assert not words[-1].endswith("..")
+        text = " ".join(command(name, "--help", cwd=tmp_path).stdout.split())
+        assert f"Examples: agentscripts {name} " in text
+        assert "Exit status: 0" in text
+        assert "141 if standard output was closed early" in text
+
+
+_ANSWERS = [
+    ["check", "m.toml"],
+    ["next", "0 0 0 * * *"],
+    ["timeline", "results.jsonl"],
+    ["--help"],
+    ["run", "--help"],
+]
+
+
+@pytest.mark.parametrize("arguments", _ANSWERS)
+def test_answer_that_cannot_be_written(tmp_path: Path, arguments: list[str]) -> None:
+    """On a full disk a command says so, status 1."""
+    (tmp_path / "m.toml").write_text(_GOOD)
+    (tmp_path / "results.jsonl").touch()
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [*COMMAND, *arguments], cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    why = "agentscripts: cannot write the output: No space left on device\n"
+    assert (done.returncode, done.stderr) == (1, why)
+
+
+@pytest.mark.parametrize("arguments", _ANSWERS[:3])
+def test_reader_that_has_left(tmp_path: Path, arguments: list[str]) -> None:
+    """A command whose output nobody reads ends quietly, with the status of SIGPIPE."""
+    (tmp_path / "m.toml").write_text(_GOOD)
+    (tmp_path / "results.jsonl").touch()
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "wb") as pipe:
+        done = subprocess.run(
+            [*COMMAND, *arguments], cwd=tmp_path, stdout=pipe, stderr=subprocess.PIPE, text=True
+        )
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_results_that_are_not_there(tmp_path: Path) -> None:
+    """``timeline`` names the file and what is wrong with it, as the other commands do."""
+    done = command("timeline", "none.jsonl", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "none.jsonl: No such file or directory\n"
+
+
 def complete(base: Path, words: str) -> list[str]:
     """Return what bash would offer for the last word of a line."""
     env = {
@@ -243,5 +327,17 @@ def test_completion(tmp_path: Path) -> None:
     ]
     assert complete(tmp_path, "agentscripts run m.toml --only go") == ["good"]
     assert complete(tmp_path, "agentscripts logs m.toml cl") == ["clean"]
+    (tmp_path / "m.toml").write_text(_GOOD.replace("good", "all good"))
+    assert complete(tmp_path, "agentscripts run m.toml --only al") == ["'all good'"]
+    assert complete(tmp_path, 'agentscripts run m.toml --only "al') == ["all good"]
     assert complete(tmp_path, "agentscripts run wrong.toml --only ") == []
     assert complete(tmp_path, "agentscripts run --only ") == []
+
+
+def test_completion_of_names_that_a_shell_would_read(tmp_path: Path) -> None:
+    """X2: a name that is a command, a pattern, an option or more than a line is not offered."""
+    harmless = ["good", "terminé-1.x"]
+    others = ["$(id)", "a;b", "a`b`", "-x", "a*", "a\\nplain,b", "'", "~"]
+    tables = [f'[[script]]\nscript = "true"\nname = "{name}"\n' for name in harmless + others]
+    (tmp_path / "m.toml").write_text("".join(tables))
+    assert complete(tmp_path, "agentscripts logs m.toml ") == ["good", "'terminé-1.x'"]

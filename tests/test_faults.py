@@ -43,6 +43,7 @@ CORE: Final = {
     "fstat": "EIO,ENOMEM",
     "close": "EIO,EINTR",
     "open": "EMFILE,ENFILE,ENOMEM,EACCES,ENOENT",
+    "openat2": "EMFILE,ENOMEM,EACCES,ENOSYS!,EPERM!",
 }
 CHILD: Final = {
     "dup3": "EMFILE,EINTR",

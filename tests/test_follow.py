@@ -52,6 +52,41 @@ def test_what_is_added(log: Path) -> None:
     file.close()
 
 
+def written_later(log: Path, data: bytes) -> None:
+    """Empty a file and write to it, at another time than before by the system's coarse clock."""
+    before = log.stat().st_mtime_ns
+    eventually(lambda: log.write_bytes(data) and log.stat().st_mtime_ns != before)
+
+
+@pytest.mark.parametrize("anew", [b"two\n", b"two\nthree\n", b"one\n"])
+def test_new_run_that_is_not_seen_to_empty_the_file(log: Path, anew: bytes) -> None:
+    """A run that has written as much as the one before when one looks again is shown whole, even
+    if it has written the same."""
+    log.write_bytes(b"one\n")
+    file = Rotated(log)
+    assert rest(file) == b"one\n"
+    written_later(log, anew)
+    assert rest(file) + rest(file) == anew
+    assert rest(file) + rest(file) == b""
+    with log.open("ab") as writer:
+        writer.write(b"more\n")
+    assert rest(file) + rest(file) + rest(file) == b"more\n"
+    file.close()
+
+
+def test_a_write_under_way_is_no_new_run(log: Path) -> None:
+    """The time of a write that adds may be there a moment before its bytes."""
+    log.write_bytes(b"one\n")
+    file = Rotated(log)
+    assert rest(file) + rest(file) == b"one\n"
+    os.utime(log, ns=(0, log.stat().st_mtime_ns + 1))
+    assert rest(file) == b""
+    with log.open("ab") as writer:
+        writer.write(b"two\n")
+    assert rest(file) + rest(file) + rest(file) == b"two\n"
+    file.close()
+
+
 def test_rotation(log: Path) -> None:
     """What the old file got before the rotation comes before what the new one has."""
     log.write_bytes(b"1")

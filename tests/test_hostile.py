@@ -23,7 +23,7 @@ UID = 61234
 
 AS_USER = f"""
 make("true").execute()  # so that all modules are there, whoever may read them
-for path in [BASE, *BASE.rglob("*")]:
+for path in BASE.rglob("*"):
     os.chown(path, {UID}, {UID})
 """
 
@@ -32,7 +32,9 @@ for path in [BASE, *BASE.rglob("*")]:
 def open_path() -> Iterator[Path]:
     """A directory whose parents any user may enter."""
     with tempfile.TemporaryDirectory(prefix="hostile-", dir="/tmp") as name:
-        yield Path(name)
+        path = Path(name)
+        path.chmod(0o711)
+        yield path
 
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")

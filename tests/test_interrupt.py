@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import NoReturn
 
 import pytest
@@ -15,10 +15,19 @@ from conftest import MakeRunner
 from prometheus_client import CollectorRegistry
 from support import Host, Lines, eventually, is_alive
 
-from agentscripts import CancelToken, LogBatch, RunResult, RunStatus, Script, _escalation
+from agentscripts import (
+    CancelToken,
+    LogBatch,
+    RunResult,
+    RunStatus,
+    Script,
+    _escalation,
+    _interrupts,
+)
 from agentscripts._console import Output
 from agentscripts._escalation import SAME_REQUEST
 from agentscripts._interrupts import Interrupts
+from agentscripts._signals import DeferredSignals, WakeupPipe
 
 OBEDIENT = "echo up $$; sleep 60"
 ASKED = "trap 'echo asked; exit 5' HUP; echo up $$; while :; do sleep 0.02; done"
@@ -95,6 +104,30 @@ def test_the_command_raises_twice(monkeypatch: pytest.MonkeyPatch) -> None:
         assert hurry.cancelled
         signal.raise_signal(signal.SIGINT)
         interrupts.first = 0  # it puts the handlers back
+
+
+def test_the_command_alone_tells_requests_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """R8: the second one that the command has told counts in ``execute``, however late that has
+    learnt of the first one: nothing would come after it."""
+    hurry, pipe = CancelToken(), WakeupPipe()
+    times = iter([0.0, SAME_REQUEST])
+    clock = SimpleNamespace(monotonic=lambda: next(times))
+    asked: list[bool] = []
+
+    def execute() -> None:
+        with DeferredSignals(pipe) as signals:
+            signals.on_interrupt = asked.append
+            for _ in range(2):
+                signal.raise_signal(signal.SIGTERM)
+                signals.check()
+
+    with Interrupts(Output(None, hurry), hurry) as interrupts:
+        monkeypatch.setattr(_interrupts, "time", clock)
+        with pytest.raises(KeyboardInterrupt):
+            execute()
+        interrupts.first = 0  # it puts the handlers back
+    pipe.close()
+    assert asked == [False, True]
 
 
 @pytest.mark.slow

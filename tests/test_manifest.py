@@ -383,6 +383,21 @@ def test_mistakes_between_scripts_come_with_the_others() -> None:
     assert "a → b → a" in told[3]
 
 
+def test_a_wrong_zone_hides_no_wrong_schedule() -> None:
+    """C1: what is wrong with the fields of a schedule is so in each zone."""
+    text = '[[script]]\nscript = "true"\ncron = "* *"\n[options]\ntimezone = "Mars/Base"'
+    schedule, zone = problems(text)
+    assert schedule.startswith("script[1] cron: is '* *' and has 2 fields")
+    assert zone.startswith('options timezone: "Mars/Base"')
+
+
+def test_a_misspelled_array_of_tables_has_its_line() -> None:
+    """``[[scripts]]`` is told where it stands."""
+    with pytest.raises(ManifestError) as caught:
+        parse('script = []\n\n[[scripts]]\nname = "a"\n[[scripts]]')
+    assert caught.value.problems == (f'{PATH}:3: scripts: is unknown, did you mean "script"?',)
+
+
 def test_a_schedule_is_not_judged_by_a_syntax_that_is_wrong() -> None:
     """C1: how a schedule is read is an option; where that is wrong, nobody can tell."""
     text = '[[script]]\nscript = "true"\ncron = "0 0 * * *"\n[options]\ncron_syntax = "linux"'
@@ -468,3 +483,66 @@ def test_relative_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.chdir(tmp_path)
     Path("m.toml").write_text('script = []\n[options]\nlog_dir = "x"')
     assert load_manifest(Path("m.toml")).options == {"log_dir": f"{tmp_path}/x"}
+
+
+# ---- what an author may try
+
+
+@pytest.mark.parametrize(
+    ("field", "problem"),
+    [
+        ("timeout", "an integer of 24000 bits is no duration, expected seconds or a text"),
+        ("name", "an integer of 24000 bits is no text, expected a quoted text"),
+        ("unheard_of", "is unknown"),
+    ],
+)
+def test_a_number_without_an_end(field: str, problem: str) -> None:
+    """Manifest: Python writes no integer of more than 4300 digits, so its size is told."""
+    text = f'[[script]]\nscript = "true"\n{field} = 0x{"f" * 6000}\n'
+    with pytest.raises(ManifestError, match=problem) as caught:
+        parse_manifest(text, Path("m.toml"))
+    assert len(caught.value.problems) == 1
+
+
+@pytest.mark.parametrize("text", ["x = " + "[" * 50000, "x = " + "{a=" * 50000])
+@pytest.mark.parametrize("name", ["m.toml", "m.json"])
+def test_brackets_without_an_end(text: str, name: str) -> None:
+    """Manifest: values inside each other are one mistake, no crash."""
+    with pytest.raises(ManifestError):
+        parse_manifest(text.partition("= ")[2] if name == "m.json" else text, Path(name))
+
+
+def test_a_file_without_an_end(tmp_path: Path) -> None:
+    """Manifest: no more than 16 MiB are read, be it of a link to a device."""
+    (tmp_path / "m.toml").symlink_to("/dev/zero")
+    with pytest.raises(ManifestError, match="has more than 16 MiB, expected a TOML file"):
+        load_manifest(tmp_path / "m.toml")
+
+
+def test_names_without_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Manifest: what may be meant is looked for among a few names of usual length only."""
+    seen: list[int] = []
+
+    def count(name: str, known: list[str], n: int) -> list[str]:
+        seen.append(len(known))
+        return []
+
+    monkeypatch.setattr("difflib.get_close_matches", count)
+    scripts = [f'[[script]]\nscript = "true"\nname = "n{i}{"x" * 90}"\n' for i in range(500)]
+    wanted = f'depends_on = ["{"y" * 90}", "{"z" * 50000}"]\n'
+    with pytest.raises(ManifestError) as caught:
+        parse_manifest("".join(scripts) + wanted, Path("m.toml"))
+    assert len(caught.value.problems) == 2
+    assert max(seen) <= 100
+    assert len(seen) == 1
+
+
+def test_problems_hold_no_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Manifest, X1: ``check`` shows paths as they are written, not what they expand to."""
+    monkeypatch.setenv("TOKEN", "hunter2")
+    script = '[[script]]\nscript = "true"\nlog_path = "/{}"\n'
+    text = f"{script.format('$TOKEN')}{script.format('$TOKEN.1')}[options]\nmax_log_bytes = 9"
+    with pytest.raises(ManifestError, match="rotates to") as caught:
+        parse_manifest(text, Path("m.toml"))
+    assert "hunter2" not in str(caught.value)
+    assert "$TOKEN.1" in str(caught.value)

@@ -160,6 +160,13 @@ def test_streams_have_levels(run: RunScript, lines: Lines) -> None:
     assert lines.flushes == 1
 
 
+def test_silent_script_calls_no_logger(run: RunScript, lines: Lines) -> None:
+    """L7: flush comes after the last line, so not where there is none."""
+    assert run("true").ok
+    assert lines.lines == []
+    assert lines.flushes == 0
+
+
 def test_streams_interleaved(run: RunScript, lines: Lines) -> None:
     """L5: unfinished lines of two streams that take turns stay apart."""
     script = "i=0; while [ $i -lt 1500 ]; do printf o; printf e >&2; i=$((i+1)); done"

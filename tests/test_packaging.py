@@ -1,5 +1,6 @@
 """The sdist and the wheel: complete, runnable, and refused where they cannot work."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -32,13 +33,20 @@ GENERATED = shutil.ignore_patterns(
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
-def run(*command: str | Path, cwd: Path) -> str:
+def run(*command: str | Path, cwd: Path, env: dict[str, str] | None = None) -> str:
     """Return the command's output; fail with it when the command does."""
     done = subprocess.run(
-        command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     assert done.returncode == 0, done.stdout
     return done.stdout
+
+
+def build(source: Path, output: Path, *options: str) -> None:
+    """Build as for a release, all files of one date."""
+    env = {**os.environ, "SOURCE_DATE_EPOCH": "1700000000"}
+    command = (sys.executable, "-m", "build", "--no-isolation", *options, "--outdir", output)
+    run(*command, cwd=source, env=env)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +66,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def dist(checkout: Path) -> Path:
     """The sdist, and the wheel made from it, not from the checkout."""
     output = checkout.with_name("dist")
-    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", output, cwd=checkout)
+    build(checkout, output)
     return output
 
 
@@ -80,6 +88,19 @@ def test_sdist_holds_every_source_file(checkout: Path, dist: Path) -> None:
     }
     assert {"csrc/spawn.c", "csrc/agentscripts.h", "tests/test_packaging.py"} <= sources
     assert sources - packed == set()
+
+
+def test_the_same_wheel_from_another_directory(checkout: Path, wheel: Path, tmp_path: Path) -> None:
+    """Who builds it anew, elsewhere and not from the sdist, gets the same bytes."""
+    copy = tmp_path / "somewhere/else"
+    shutil.copytree(checkout, copy, ignore=shutil.ignore_patterns("*.egg-info", "build", "*.so"))
+    build(copy, tmp_path / "dist", "--wheel")
+    (again,) = (tmp_path / "dist").glob("*.whl")
+    with zipfile.ZipFile(wheel) as one, zipfile.ZipFile(again) as other:
+        for entry in one.infolist():
+            assert one.read(entry) == other.read(entry.filename), entry.filename
+    assert again.name == wheel.name
+    assert again.read_bytes() == wheel.read_bytes()
 
 
 def test_wheel_serves_every_python_from_3_11(wheel: Path) -> None:

@@ -51,6 +51,7 @@ def test_toml() -> None:
         ("a b",): 7,
         ("a b", "c=d"): 7,
         ("a b", "c=d", "e"): 7,
+        ("script",): 9,
         ("script", 0): 9,
         ("script", 0, "text"): 10,
         ("script", 0, 'quo"ted'): 13,
@@ -73,6 +74,7 @@ def test_toml() -> None:
 def test_line_ends(end: str) -> None:
     """A file with the line ends of another system has the same lines."""
     assert toml_lines(end.join(["[[script]]", "a = 1", "", "b = 2"])) == {
+        ("script",): 1,
         ("script", 0): 1,
         ("script", 0, "a"): 2,
         ("script", 0, "b"): 4,
@@ -86,9 +88,11 @@ TEXTS = st.text(alphabet="ab[]{}#=\"'\\\n ", max_size=12)
 @given(st.lists(st.dictionaries(KEYS, TEXTS, max_size=3), max_size=4))
 def test_toml_of_any_text(tables: list[dict[str, str]]) -> None:
     """Whatever keys and texts hold, each field is on the line where it was written."""
-    written, expected = [""], {}
+    written = [""]
+    expected: dict[tuple[str | int, ...], int] = {}
     for index, table in enumerate(tables):
         expected["script", index] = "\n".join(written).count("\n") + 1
+        expected.setdefault(("script",), expected["script", index])
         written[-1:] = ["[[script]]", ""]
         for key, text in table.items():
             expected["script", index, key] = "\n".join(written).count("\n") + 1

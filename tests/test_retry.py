@@ -9,6 +9,7 @@ import logging
 import os
 import threading
 from datetime import UTC, datetime
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -43,7 +44,7 @@ ATTEMPT = RunResult(
 
 def test_delays_double() -> None:
     """Retry: each delay is twice the one before, 60 s at most."""
-    delays = [delay_before_next(RETRIED, n, RunStatus.FAILED, 0.0) for n in range(1, 101)]
+    delays = [delay_before_next(RETRIED, n, RunStatus.FAILED, float) for n in range(1, 101)]
     assert delays[:8] == [0.5, 1, 2, 4, 8, 16, 32, 60]
     assert set(delays[8:]) == {60}
 
@@ -53,7 +54,7 @@ def test_delays_have_a_limit() -> None:
     for first in (1e308, 60.0, 1e-300):
         script = Script(script="true", retries=10**9, retry_delay=first)
         for attempt in (1, 2, 100, 10**9):
-            delay = delay_before_next(script, attempt, RunStatus.FAILED, 0.0)
+            delay = delay_before_next(script, attempt, RunStatus.FAILED, float)
             assert delay is not None
             assert delay <= 60
 
@@ -61,7 +62,8 @@ def test_delays_have_a_limit() -> None:
 def test_delays_spread() -> None:
     """Retry: chance shortens a delay by a half at most."""
     delays = [
-        delay_before_next(RETRIED, 1, RunStatus.FAILED, chance) for chance in (0, 0.25, 0.5, 1)
+        delay_before_next(RETRIED, 1, RunStatus.FAILED, partial(float, chance))
+        for chance in (0, 0.25, 0.5, 1)
     ]
     assert delays == [0.5, 0.4375, 0.375, 0.25]
     assert all(a and b and a > b for a, b in pairwise(delays))
@@ -70,16 +72,16 @@ def test_delays_spread() -> None:
 @pytest.mark.parametrize("status", RunStatus)
 def test_what_is_retried(status: RunStatus) -> None:
     """Retry: scripts that failed or timed out, no others."""
-    again = delay_before_next(RETRIED, 1, status, 0.0) is not None
+    again = delay_before_next(RETRIED, 1, status, float) is not None
     assert again == (status in (RunStatus.FAILED, RunStatus.TIMED_OUT))
 
 
 def test_how_often() -> None:
     """Retry: as often as it says; not at all by default."""
     twice = Script(script="true", retries=2)
-    delays = [delay_before_next(twice, n, RunStatus.FAILED, 0.0) for n in (1, 2, 3)]
+    delays = [delay_before_next(twice, n, RunStatus.FAILED, float) for n in (1, 2, 3)]
     assert delays == [1.0, 2.0, None]
-    assert delay_before_next(Script(script="true"), 1, RunStatus.FAILED, 0.0) is None
+    assert delay_before_next(Script(script="true"), 1, RunStatus.FAILED, float) is None
 
 
 def flaky(path: Path, succeeds_at: int, **fields: object) -> Script:

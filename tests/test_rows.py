@@ -123,6 +123,13 @@ def test_no_row_is_wider_than_the_terminal(width: int, label: str, encoding: str
         line.encode(encoding)
 
 
+def test_wide_characters_are_cut_whole() -> None:
+    """What is left of a wide character that is cut is empty, behind the sign that tells so."""
+    rows = [Row("日本語日本語", Urgency.ACTIVE, "running"), Row("b", Urgency.ACTIVE, "running")]
+    assert shown(rows, 27) == ["日本語…   running", "b         running"]
+    assert shown(rows, 28) == ["日本語日…  running", "b          running"]
+
+
 def test_what_is_urgent_stays() -> None:
     """Too many rows: those that run stay, then failures, then who waits; in their order."""
     rows = [

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
 
 from agentscripts._model import RunStatus, Script, Stage
 from agentscripts._result import RunResult
@@ -117,6 +118,34 @@ def test_narrow_terminal(width: int, last: str) -> None:
     heading, row = summary(one, width=width)[1:3]
     assert heading.endswith(last)
     assert max(len(heading), len(row)) <= max(width, len("script  succeeded"))
+
+
+@pytest.mark.parametrize("name", ["x" * 200, "日本語" * 30])
+@pytest.mark.parametrize("width", [20, 40, 80, 160])
+def test_long_name(name: str, width: int) -> None:
+    """A name without end is cut on a terminal, and leaves room for the rest; columns line up."""
+    lines = summary(
+        result(name, RunStatus.SUCCEEDED, 1, exit_code=0),
+        result("日", RunStatus.SUCCEEDED, 1, exit_code=0),
+        width=width,
+    )[1:4]
+    assert all(cell_len(line) <= max(width, 19) for line in lines)
+    assert "…" in lines[1]
+    at = {cell_len(line.partition(what)[0]) for line, what in zip(lines, _STATUSES, strict=True)}
+    assert len(at) == 1
+    assert ("duration" in lines[0]) == (width >= 40)
+
+
+_STATUSES = ("status", "succeeded", "succeeded")
+
+
+def test_long_name_in_a_file() -> None:
+    """Where there is no terminal, such a name is whole, and the others' lines stay short."""
+    lines = summary(result("x" * 200, RunStatus.SUCCEEDED, 1), result("b", RunStatus.SUCCEEDED, 1))[
+        2:4
+    ]
+    assert lines[0].startswith("x" * 200 + "  succeeded")
+    assert lines[1].startswith("b" + " " * 41 + "succeeded")
 
 
 def test_failures_only() -> None:

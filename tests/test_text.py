@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentscripts._text import LONGEST_LINE, escape, excerpt
+from agentscripts._text import LONGEST_LINE, error_text, escape, excerpt
 
 BIDI = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 
@@ -52,3 +52,17 @@ def test_excerpt_cuts_long_lines() -> None:
     """Text: a line is cut before it is escaped, so no escape is cut."""
     long = "\x1b" * (LONGEST_LINE + 1)
     assert list(excerpt([long[1:], long], 2)) == ["\\x1b" * 200, "\\x1b" * 200 + "…"]
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (FileNotFoundError(2, "No such file or directory", "x"), "x: No such file or directory"),
+        (OSError(2, "the interpreter is not there"), "the interpreter is not there"),
+        (OSError("text"), "text"),
+        (ValueError("text"), "text"),
+    ],
+)
+def test_error_text(error: Exception, text: str) -> None:
+    """Text: an error is told in words, without its number."""
+    assert error_text(error) == text

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -153,8 +155,10 @@ def test_report(tmp_path: Path) -> None:
 def test_report_that_cannot_be_written(tmp_path: Path) -> None:
     """Report: a full disk is told once, and harms no run."""
     errors: list[OSError] = []
-    (tmp_path / "results.jsonl").symlink_to("/dev/full")
     report = Report(tmp_path, "t", errors.append)
+    full = os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, report._file.fileno(), inheritable=False)
+    os.close(full)
     report.add(result("a", 0, 1))
     report.add(result("b", 0, 1))
     report.close()
@@ -186,3 +190,42 @@ def test_a_page_is_whole_or_not_there(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError):
         write_timeline(tmp_path / "page", records(result("a", 0, 1)), "t")
     assert [path.name for path in tmp_path.iterdir()] == ["page"]
+
+
+def test_a_page_replaces_no_device_and_no_link(tmp_path: Path) -> None:
+    """Report: only a file is replaced; a pipe is written to, and a link goes on to its file."""
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write_timeline(tmp_path / "pipe", [], "t")
+        assert os.read(reader, 15) == b"<!doctype html>"
+        assert (tmp_path / "pipe").is_fifo()
+    finally:
+        os.close(reader)
+    (tmp_path / "link").symlink_to("page")
+    write_timeline(tmp_path / "link", [], "t")
+    assert (tmp_path / "link").is_symlink()
+    assert "No runs." in (tmp_path / "page").read_text()
+
+
+@pytest.mark.parametrize("name", ["results.jsonl", "timeline.html"])
+def test_report_is_private(tmp_path: Path, name: str) -> None:
+    """X1: it holds the last lines of each run, so it is as private as a log, and as careful."""
+    old = os.umask(0)
+    try:
+        report = Report(tmp_path / "new/report", "t", pytest.fail)
+        report.add(result("a", 0, 1))
+        report.close()
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE((tmp_path / "new/report" / name).stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "new/report").stat().st_mode) == 0o700
+
+
+def test_report_follows_no_link(tmp_path: Path) -> None:
+    """L2: what a link in the place of the results leads to stays as it was."""
+    (tmp_path / "victim").write_text("precious")
+    (tmp_path / "results.jsonl").symlink_to("victim")
+    with pytest.raises(OSError, match="is a symbolic link"):
+        Report(tmp_path, "t", pytest.fail)
+    assert (tmp_path / "victim").read_text() == "precious"

@@ -1,11 +1,14 @@
 """Compile and run each tests/c/test_*.c, linked with csrc/*.c, once per sanitizer.
 
     python tests/c/run_c_tests.py SANITIZER...      e.g. address,undefined thread
+    CC="musl-gcc -static" python tests/c/run_c_tests.py none
 
-A test is a program of its own: exit status 0 is a pass, its output is shown when it fails.
+CC is the compiler, gcc by default, with the options that it needs. A test is a program of its own:
+exit status 0 is a pass, its output is shown when it fails.
 """
 
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -14,13 +17,14 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 CSRC = HERE.parents[1] / "csrc"
+CC = shlex.split(os.environ.get("CC", "gcc"))
 TIMEOUT = 120.0  # seconds per test
 FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-pthread", "-O1", "-g", "-fno-omit-frame-pointer"]
 
 
 def compile_object(source: Path, flags: list[str], directory: Path) -> Path:
     target = directory / f"{source.stem}.o"
-    subprocess.run(["gcc", *flags, "-c", "-o", target, source], check=True)
+    subprocess.run([*CC, *flags, "-c", "-o", target, source], check=True)
     return target
 
 
@@ -37,7 +41,7 @@ def fixed_addresses() -> list[str]:
 def run_test(test: Path, core: list[Path], flags: list[str], directory: Path) -> str:
     """Return what went wrong, "" when nothing did."""
     program = directory / test.stem
-    subprocess.run(["gcc", *flags, "-o", program, test, *core], check=True)
+    subprocess.run([*CC, *flags, "-o", program, test, *core], check=True)
     try:
         done = subprocess.run(
             [*fixed_addresses(), program],
@@ -54,7 +58,9 @@ def run_test(test: Path, core: list[Path], flags: list[str], directory: Path) ->
 
 def run_all(sanitizer: str, tests: list[Path]) -> int:
     """Return how many tests failed."""
-    flags = [*FLAGS, f"-I{CSRC}", f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all"]
+    flags = [*FLAGS, f"-I{CSRC}"]
+    if sanitizer != "none":
+        flags += [f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all"]
     sources = sorted(CSRC.glob("*.c"))
     failures = 0
     with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -76,7 +82,7 @@ def main(sanitizers: list[str]) -> str | None:
     try:
         failures = sum(run_all(sanitizer, tests) for sanitizer in sanitizers)
     except subprocess.CalledProcessError:
-        return "gcc failed, see above"
+        return f"{CC[0]} failed, see above"
     return f"{failures} of {len(tests) * len(sanitizers)} C tests failed" if failures else None
 
 

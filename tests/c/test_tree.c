@@ -1,6 +1,8 @@
 /* tree.c: which processes are a run's, and which are not. */
 #include "child.h"
 
+#include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 
 /* ---- a script, its tree, and the sweeps ---- */
@@ -103,6 +105,66 @@ static void large_environment(void) {
               "(setsid env -i A=$A B=$A AGENTSCRIPTS_RUN_ID=$id sh -c 'echo $$; exec sleep 600' &);"
               "exec sleep 600",
               true);
+}
+
+/* What becomes of a process that says its environment is so many bytes of its memory. */
+static _Noreturn void claim_environment(size_t size, int answer) {
+    char text[2048];
+    uint64_t field[52] = {0};
+    FILE *file = fopen("/proc/self/stat", "r");
+    size_t length = file ? fread(text, 1, sizeof text - 1, file) : 0;
+    text[length] = 0;
+    const char *p = strrchr(text, ')');
+    CHECK(p);
+    p++;
+    for (int i = 3; i < 52; i++) {
+        p = strchr(p, ' ') + 1;
+        field[i] = strtoull(p, NULL, 10);
+    }
+    void *memory = mmap(NULL, size, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    CHECK(memory != MAP_FAILED);
+    struct prctl_mm_map map = {.start_code = field[26],
+                               .end_code = field[27],
+                               .start_data = field[45],
+                               .end_data = field[46],
+                               .start_brk = field[47],
+                               .brk = (uint64_t)(uintptr_t)sbrk(0),
+                               .start_stack = field[28],
+                               .arg_start = field[48],
+                               .arg_end = field[49],
+                               .env_start = (uint64_t)(uintptr_t)memory,
+                               .env_end = (uint64_t)(uintptr_t)memory + size,
+                               .exe_fd = UINT32_MAX};
+    bool done = prctl(PR_SET_MM, PR_SET_MM_MAP, &map, sizeof map, 0) == 0;
+    CHECK_EQUAL(write(answer, done ? "y" : "n", 1), 1);
+    for (;;) {
+        (void)pause();
+    }
+}
+
+/* K2: who reads an environment without an end needs no more memory than for one of an exec. */
+static void endless_environment(void) {
+    int ends[2];
+    char answer = 0;
+    CHECK_EQUAL(pipe(ends), 0);
+    pid_t pid = fork();
+    CHECK(pid >= 0);
+    if (pid == 0) {
+        claim_environment((size_t)256 << 20, ends[1]);
+    }
+    CHECK_EQUAL(read(ends[0], &answer, 1), 1);
+    if (answer == 'y') { /* else this kernel lets nobody do so */
+        as_census *census = as_census_new();
+        as_text buffer = {0};
+        CHECK(as_process_ids(census, pid, &buffer) == NULL);
+        CHECK(buffer.room > 0 && buffer.room <= (size_t)16 << 20);
+        free(buffer.bytes);
+        as_census_free(census);
+    }
+    CHECK_EQUAL(kill(pid, SIGKILL), 0);
+    CHECK_EQUAL(waitpid(pid, NULL, 0), pid);
+    as_close(&ends[0]);
+    as_close(&ends[1]);
 }
 
 /* K2: a process that execs all the time is never taken for gone, and found. */
@@ -313,8 +375,8 @@ static void shared_census(void) {
 }
 
 CHECK_MAIN(CHECK_TEST(group), CHECK_TEST(session), CHECK_TEST(descendant), CHECK_TEST(environment),
-           CHECK_TEST(nested_ids), CHECK_TEST(large_environment), CHECK_TEST(forever_in_exec),
-           CHECK_TEST(strangers), CHECK_TEST(zombies), CHECK_TEST(zombie_leader),
-           CHECK_TEST(reaped_leader), CHECK_TEST(stop_signal), CHECK_TEST(group_signal),
-           CHECK_TEST(many_members), CHECK_TEST(no_descriptors), CHECK_TEST(exit_status),
-           CHECK_TEST(shared_census))
+           CHECK_TEST(nested_ids), CHECK_TEST(large_environment), CHECK_TEST(endless_environment),
+           CHECK_TEST(forever_in_exec), CHECK_TEST(strangers), CHECK_TEST(zombies),
+           CHECK_TEST(zombie_leader), CHECK_TEST(reaped_leader), CHECK_TEST(stop_signal),
+           CHECK_TEST(group_signal), CHECK_TEST(many_members), CHECK_TEST(no_descriptors),
+           CHECK_TEST(exit_status), CHECK_TEST(shared_census))

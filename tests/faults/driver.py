@@ -7,7 +7,6 @@ there were, what became of the runs, and what was wrong. Runs with shim.c preloa
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import faulthandler
@@ -27,7 +26,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar
 
-import psutil
 from support import Lines, children, descriptors, processes_with, threads
 
 from agentscripts import Options, Runner, RunResult, RunStatus, Script, Stage, _core, _native
@@ -383,6 +381,4 @@ def main(name: str, scope: str, *calls: str) -> dict[str, object]:
 
 if __name__ == "__main__":
     faulthandler.enable()
-    with contextlib.suppress(psutil.Error):
-        psutil.Process().name()  # so that its modules are there
     print(json.dumps(main(*sys.argv[1:])))

@@ -188,11 +188,9 @@ WRAP(int, -1, timerfd_settime,
      (fd, flags, when, old))
 WRAP(int, -1, renameat, (int from_fd, const char *from, int to_fd, const char *to),
      (from_fd, from, to_fd, to))
-WRAP(int, -1, renameat2, (int from_fd, const char *from, int to_fd, const char *to, unsigned flags),
-     (from_fd, from, to_fd, to, flags))
 WRAP(int, -1, unlinkat, (int fd, const char *path, int flags), (fd, path, flags))
 WRAP(int, -1, unlink, (const char *path), (path))
-WRAP(int, -1, mkdir, (const char *path, mode_t mode), (path, mode))
+WRAP_AS("mkdir", int, -1, mkdirat, (int fd, const char *path, mode_t mode), (fd, path, mode))
 WRAP(int, -1, chmod, (const char *path, mode_t mode), (path, mode))
 WRAP(int, -1, killpg, (int group, int number), (group, number))
 WRAP(pid_t, -1, getsid, (pid_t pid), (pid))
@@ -308,6 +306,10 @@ static const char *name_of(long number) {
     switch (number) {
     case SYS_openat:
         return "child_open";
+    case SYS_renameat2:
+        return "renameat2";
+    case SYS_openat2:
+        return "openat2";
     case SYS_close_range:
         return "close_range";
     case SYS_fcntl:
