@@ -483,12 +483,13 @@ def test_a_dependency_ends_after_the_deadline(
     assert statuses(results) == {"a": RunStatus.TIMED_OUT, "b": CANCELLED, "c": CANCELLED}
 
 
+@pytest.mark.slow
 def test_a_stuck_logger_costs_no_thread_per_reminder(
     make_runner: MakeRunner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """D4: S2: threads that wait for a logger which is stuck with a reminder do not pile up."""
     monkeypatch.setattr(agentscripts._dispatch, "_REMIND", 0.01)
-    monkeypatch.setattr(agentscripts._execution, "_REMINDER", 0.0)
+    monkeypatch.setattr(agentscripts._execution, "_REMINDER", 0.02)
     go, stuck = threading.Event(), threading.Event()
     runner = make_runner(
         script("a", "true"),
