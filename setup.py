@@ -77,6 +77,7 @@ setup(
         "croniter>=6.0",
         "platformdirs>=4.0",
         "prometheus-client>=0.20",
+        "psutil>=5.9.6",
     ],
     extras_require={
         "cli": CLI,

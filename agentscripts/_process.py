@@ -42,11 +42,14 @@ def command_line(pid: int) -> str:
 
     What a shell got by ``-c`` is left out: it is a script's text, and may hold secrets.
     """
+    import psutil
+
     try:
-        words = _read(pid, "cmdline").rstrip("\0").split("\0")
-        if words == [""]:  # a zombie, or a thread of the kernel
-            words = [_read(pid, "comm").strip()]
-    except OSError:
+        # Not all of it, as psutil does: a process may say that it is terabytes of its memory.
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            text = file.read(_LONGEST_COMMAND).decode("utf-8", "replace").rstrip("\0")
+        words = text.split("\0") if text else [psutil.Process(pid).name()]  # of a zombie
+    except (psutil.Error, OSError):
         return "?"
     for index, word in enumerate(words):
         if word.startswith("-") and not word.startswith("--") and word.endswith("c"):
@@ -54,12 +57,6 @@ def command_line(pid: int) -> str:
             break
     text = " ".join(words)
     return text if len(text) <= 80 else f"{text[:79]}…"
-
-
-def _read(pid: int, name: str) -> str:
-    # Not all of it: a process may say that its command line is terabytes of its memory.
-    with open(f"/proc/{pid}/{name}", "rb") as file:
-        return file.read(_LONGEST_COMMAND).decode("utf-8", "replace")
 
 
 def describe(pids: Sequence[int]) -> str:

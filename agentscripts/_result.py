@@ -56,8 +56,8 @@ class RunResult:
         counts memory from the agent's own on, so less than the agent's peak is unknown, too.
     attempts: how many times it was started, more than 1 after retries; 0 when it never was. All
         other values are those of the last attempt, but ``started_at`` and ``duration``, which
-        count from the first one, ``output_bytes``, ``lines``, ``lines_dropped`` and ``survivors``,
-        which add up, and ``log_error``, the first one.
+        count from the first one, ``output_bytes``, ``lines``, ``lines_dropped``, ``survivors`` and
+        ``cpu_seconds``, which add up, ``max_rss``, the largest, and ``log_error``, the first one.
     cause: why the script was not started; ``None`` when it was.
 
     The two exceptions take no part in comparison.

@@ -293,6 +293,7 @@ runner.close()
     assert run_host(tmp_path, program, wrapper=wrapper) == ["True"]
 
 
+@pytest.mark.forks
 @slow
 def test_forked_child(tmp_path: Path) -> None:
     """S2, signals: a forked child dies by the signal, and its parent hears nothing of it."""
@@ -310,6 +311,7 @@ runner.close()
     assert run_host(tmp_path, program) == ["-15"]
 
 
+@pytest.mark.forks
 @slow
 def test_forked_child_that_is_ended_at_once(tmp_path: Path) -> None:
     """S2, signals: no signal is lost on a child that has only just been forked."""

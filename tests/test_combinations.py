@@ -50,6 +50,7 @@ runner.close()
     ]
 
 
+@pytest.mark.forks
 @pytest.mark.slow
 def test_a_forked_child_has_the_hosts_handlers(tmp_path: Path) -> None:
     """S2: a child that is forked during execute reacts to signals as the host would have."""

@@ -483,6 +483,31 @@ def test_a_dependency_ends_after_the_deadline(
     assert statuses(results) == {"a": RunStatus.TIMED_OUT, "b": CANCELLED, "c": CANCELLED}
 
 
+@pytest.mark.slow
+def test_a_stuck_logger_costs_no_thread_per_reminder(
+    make_runner: MakeRunner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """D4: S2: threads that wait for a logger which is stuck with a reminder do not pile up."""
+    monkeypatch.setattr(agentscripts._dispatch, "_REMIND", 0.01)
+    monkeypatch.setattr(agentscripts._execution, "_REMINDER", 0.02)
+    go, stuck = threading.Event(), threading.Event()
+    runner = make_runner(
+        script("a", "true"),
+        script("b", "true", "a", log_path=str(tmp_path / "b.log")),
+        command_factory=_Blocking(go),
+        get_script_logger=lambda _: Lines(lambda batch: stuck.wait(30)),
+        flush_timeout=0.01,
+    )
+    call = Background(lambda: runner.execute(check=False))
+    log = tmp_path / "b.log"
+    eventually(lambda: log.exists() and log.read_text().count("waits for") >= 20)
+    delivering = [one for one in threading.enumerate() if one.name == "agentscripts-delivery"]
+    go.set()
+    call.result()
+    stuck.set()
+    assert len(delivering) < 10, "one is stuck, and some may wait in the pool"
+
+
 def test_a_reminder_that_comes_too_late(
     make_runner: MakeRunner, lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:

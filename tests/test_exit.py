@@ -108,6 +108,7 @@ say("pid", runner.runs()[0].pid)
     assert not is_alive(pid)
 
 
+@pytest.mark.forks
 def test_a_forked_child(tmp_path: Path) -> None:
     """S2: in it the runner refuses, its end touches nothing, and the parent's script goes on."""
     program = """
@@ -151,6 +152,7 @@ runner.close()
         "runner.close()",
     ],
 )
+@pytest.mark.forks
 def test_a_fork_while_the_runner_is_busy(tmp_path: Path, call: str) -> None:
     """S2: a child that was forked while another thread was inside the runner never deadlocks."""
     program = f"""
@@ -179,6 +181,7 @@ say("child", status)
     assert run_host(tmp_path, program) == ["child 0"]
 
 
+@pytest.mark.forks
 def test_a_new_runner_in_a_forked_child(tmp_path: Path) -> None:
     """S2: a child may make a runner of its own, also one that writes the parent's log file."""
     program = """
@@ -207,6 +210,7 @@ call.join()
     ]
 
 
+@pytest.mark.forks
 def test_a_cancel_token_in_a_forked_child(tmp_path: Path) -> None:
     """S2: a token that the child cancels does not end the parent's scripts."""
     program = """

@@ -23,7 +23,7 @@ from support import Background, Lines, descriptors, eventually, is_alive, proces
 from agentscripts import LogBatch, RunStatus, Script
 from agentscripts._process import command_line
 
-AGENT, FORGER = 61234, 61235  # no process of the machine has these
+AGENT, FORGER = 61236, 61237  # no process of the machine has these
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
@@ -41,6 +41,7 @@ def open_path() -> Iterator[Path]:
         path.chmod(0o711)
         base = path / "base"
         base.mkdir()
+        base.chmod(0o777)
         if os.geteuid() == 0:
             os.chown(base, AGENT, AGENT)
         yield base
@@ -220,6 +221,15 @@ def test_a_script_that_bears_the_id_of_another_run(
     assert not is_alive(pid)
 
 
+BECOME_AGENT = f"""
+make("true").execute()  # so that all modules are there, whoever may read them
+for path in BASE.rglob("*"):
+    os.chown(path, {AGENT}, {AGENT})
+os.setgroups([])
+os.setresgid({AGENT}, {AGENT}, {AGENT})
+os.setresuid({AGENT}, {AGENT}, {AGENT})
+"""
+
 FORGE = f"""
 import os, subprocess, sys, time
 path = sys.argv[1] + "/id"
@@ -232,6 +242,7 @@ os.setresuid({FORGER}, {FORGER}, {FORGER})
 # A process that is older than the script is none of its own, whatever it bears.
 with subprocess.Popen(["sleep", "599"]) as process:
     print("forged", flush=True)
+    open(sys.argv[1] + "/forged", "w").close()
 print(process.returncode)
 """
 
@@ -242,14 +253,8 @@ print(process.returncode)
 def test_another_users_process_that_bears_the_id(open_path: Path, agent: str) -> None:
     """K2, K4: an agent without root neither hangs for it nor tells of it; one that is root ends
     it, which is all that the forger gains."""
-    become = (
-        f"os.setgroups([]); os.setresgid({AGENT}, {AGENT}, {AGENT});"
-        f"os.setresuid({AGENT}, {AGENT}, {AGENT})"
-        if agent == "user"
-        else ""
-    )
     program = f"""
-{become}
+{BECOME_AGENT if agent == "user" else ""}
 script = "echo $AGENTSCRIPTS_RUN_ID >id; setsid sleep 600 & sleep 600"
 runner = make(script, working_dir=BASE, stop_signal=signal.SIGTERM, kill_delay=10)
 token, results = CancelToken(), []
@@ -264,24 +269,21 @@ say(results[0].status, len(results[0].survivors), time.monotonic() - begin < 8)
 runner.close()
 """
     command = [sys.executable, "-I", "-c", FORGE, str(open_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, bufsize=1) as forger:
-        output = forger.stdout
-        assert output is not None
-
-        def announce() -> None:
-            assert output.readline() == "forged\n"
-            (open_path / "forged").touch()
-
-        announcer = Background(announce)
-        assert _run_there(open_path, program) == ["cancelled 0 True"]
-        announcer.result()
-        ended = [str(-signal.SIGTERM)] if agent == "root" else []
-        (sleeper,) = children_of(forger.pid) or (0,)
-        assert (sleeper == 0) == (agent == "root")
-        if sleeper:
-            os.kill(sleeper, signal.SIGKILL)
-            ended = [str(-signal.SIGKILL)]
-        assert output.read().split() == ended
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as forger:
+        try:
+            assert _run_there(open_path, program) == ["cancelled 0 True"]
+            assert forger.stdout is not None
+            assert forger.stdout.readline() == "forged\n"
+            left = children_of(forger.pid)
+            assert bool(left) == (agent == "user")
+            for pid in left:
+                os.kill(pid, signal.SIGKILL)
+            ended = signal.SIGKILL if left else signal.SIGTERM
+            assert forger.stdout.read() == f"{-ended}\n"
+        finally:
+            for pid in children_of(forger.pid):
+                os.kill(pid, signal.SIGKILL)
+            forger.kill()
 
 
 def children_of(pid: int) -> list[int]:
@@ -302,7 +304,7 @@ def _run_there(base: Path, program: str) -> list[str]:
 def test_a_proc_that_hides_other_users(open_path: Path) -> None:
     """K2: with ``hidepid=2`` an agent without root finds what its scripts have started."""
     program = f"""
-os.setgroups([]); os.setresgid({AGENT}, {AGENT}, {AGENT}); os.setresuid({AGENT}, {AGENT}, {AGENT})
+{BECOME_AGENT}
 say("hidden", not os.path.exists("/proc/1"))
 script = "(setsid sh -c 'echo $$ >pid; exec sleep 600' &); until [ -s pid ]; do :; done; sleep 600"
 with make(Script(script=script, timeout=0.3), working_dir=BASE) as runner:

@@ -235,6 +235,7 @@ def test_starts_overlap(spawner: Spawner, tmp_path: Path) -> None:
         assert starting.is_alive()
 
 
+@pytest.mark.forks
 def test_a_fork_waits_for_a_start(spawner: Spawner, tmp_path: Path) -> None:
     """R6, K5: or the host's child would hold the script's pipes open. Both may start afterwards."""
 
@@ -258,6 +259,7 @@ def test_a_fork_waits_for_a_start(spawner: Spawner, tmp_path: Path) -> None:
     assert run(spawner, "/bin/echo", "parent") == ["parent"]
 
 
+@pytest.mark.forks
 @pytest.mark.slow
 def test_forks_and_starts_all_the_time(tmp_path: Path) -> None:
     """K5: children that the host forks meanwhile, and that live on, hold no script's pipes."""
