@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import errno
 import threading
@@ -25,13 +26,15 @@ class AgentLog(Protocol):
 
 class OwnThread(threading.Thread):
     """A daemon. What a signal handler raises in a ``join`` ends that one call: the next one waits
-    for the thread again, which Python 3.11 takes for ended then.
+    for the thread again, which Python 3.11 takes for ended then. Each call has a lock of its own,
+    so none that was interrupted can keep the thread, or another call, from going on.
     """
 
     def __init__(self, target: Callable[[], object], name: str) -> None:
         super().__init__(name=name, daemon=True)
         self._call = target
-        self._returned = threading.Event()
+        self._returned = False
+        self._joining: collections.deque[threading.Lock] = collections.deque()  # held
 
     def run(self) -> None:
         """Call the target."""
@@ -39,7 +42,9 @@ class OwnThread(threading.Thread):
             self._call()
         finally:
             del self._call  # what it holds goes with the end
-            self._returned.set()
+            self._returned = True
+            while self._joining:
+                self._joining.popleft().release()
 
     def start(self) -> None:
         """Start it. Raises ``OSError`` when no thread is left in the system."""
@@ -55,9 +60,16 @@ class OwnThread(threading.Thread):
         """
         if self is threading.current_thread():
             raise RuntimeError("cannot join the current thread")
-        if not self.is_alive() or self._returned.wait(at_most(timeout)):
+        if not self.is_alive() or self._wait(timeout):
             with contextlib.suppress(RuntimeError):  # it was not started
                 super().join()
+
+    def _wait(self, timeout: float | None) -> bool:
+        end = threading.Lock()
+        end.acquire()
+        self._joining.append(end)
+        seconds = at_most(timeout)
+        return self._returned or end.acquire(timeout=-1 if seconds is None else seconds)
 
 
 class OwnThreads:
