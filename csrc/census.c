@@ -169,12 +169,12 @@ static const char *read_ids(const as_census *census, int pid, const char *path, 
            as_grow(&buffer->bytes, &buffer->room, size + 32768, 1)) {
         got = read(fd, buffer->bytes + size, buffer->room - 1 - size);
         size += got > 0 ? (size_t)got : 0;
+        buffer->bytes[size] = 0;
     }
     as_close(&fd);
     if (size == 0) {
         return NULL;
     }
-    buffer->bytes[size] = 0;
     const char *p = buffer->bytes, *end = p + size;
     const size_t name = sizeof run_id_name - 1;
     while ((p = memmem(p, (size_t)(end - p), run_id_name, name)) != NULL) {
@@ -200,6 +200,7 @@ static const char *read_ids_of_threads(const as_census *census, int pid, as_text
     }
     const char *ids = NULL;
     int error = 0;
+    /* NOLINTNEXTLINE(concurrency-mt-unsafe): the stream is this call's own */
     for (const struct dirent *entry; !ids && !error && (entry = readdir(threads)) != NULL;) {
         int thread = atoi(entry->d_name);
         if (thread > 0 && thread != pid) {
