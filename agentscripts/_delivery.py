@@ -32,8 +32,10 @@ class Turn:
         """Wait for the turn for as long as it is wanted; return whether it is the caller's."""
         with self._condition:
             self._condition.wait_for(lambda: not self._taken or not wanted())
-            self._taken, mine = True, not self._taken
-            return mine
+            if not wanted():
+                return False
+            self._taken = True
+            return True
 
     def give(self) -> None:
         """Let the next one have it."""
@@ -131,8 +133,7 @@ class Delivery:
         # What was given up meanwhile wants no turn.
         if sink is not None and sink.turn.take(lambda: key in self._sinks):
             try:
-                if key in self._sinks:
-                    self._call(sink, batch)
+                self._call(sink, batch)
             finally:
                 sink.turn.give()
 
