@@ -7,16 +7,26 @@ import logging
 import os
 import select
 import signal
+import sys
 import threading
 from collections.abc import Callable
-from typing import Final, TextIO
+from types import TracebackType
+from typing import Final, Self, TextIO
 
 from agentscripts._cancel import CancelToken
 from agentscripts._lifecycle import OwnThread
 from agentscripts._logs import LogBatch
 from agentscripts._text import escape
 
-__all__ = ["FAILED", "SIGNALLED", "JoinedThread", "LineLogger", "Output", "OutputHandler"]
+__all__ = [
+    "FAILED",
+    "SIGNALLED",
+    "JoinedThread",
+    "LineLogger",
+    "Output",
+    "OutputHandler",
+    "complain",
+]
 
 FAILED: Final = 1
 """The exit status of a run that failed, and of an output that could not be written."""
@@ -138,11 +148,35 @@ class OutputHandler(logging.Handler):
         self._write(f"agentscripts: {escape(self.format(record))}\n")
 
 
+def complain(text: str) -> None:
+    """Write a text to standard error, whole, where nothing else is written to it."""
+    Output(sys.stderr, CancelToken()).write(text)
+
+
 class JoinedThread(OwnThread):
-    """One that ends by itself, and whose end is waited for whatever comes.
+    """One that runs while it is entered, and whose end is waited for whatever comes.
 
     Its ``join`` raises a signal's ``KeyboardInterrupt`` only then.
+
+    end: has the target return.
     """
+
+    def __init__(self, target: Callable[[], object], name: str, end: Callable[[], object]) -> None:
+        super().__init__(target, name)
+        self._end = end
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._end()
+        self.join()
 
     def join(self, timeout: float | None = None) -> None:
         """Wait for the end, without a limit: the second signal ends what the thread waits for."""

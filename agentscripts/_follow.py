@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from agentscripts._cancel import CancelToken
-from agentscripts._console import FAILED, SIGNALLED, Output
+from agentscripts._console import FAILED, SIGNALLED, Output, complain
 from agentscripts._text import escape
 
 __all__ = ["Rotated", "print_log"]
@@ -164,11 +164,11 @@ def print_log(path: Path, *, follow: bool = False) -> int:
     try:
         for data in _text_or_bytes(path, output.is_terminal, follow=follow):
             output.write_bytes(data)
-            if status := output.exit_status(_complain):
+            if status := output.exit_status(complain):
                 return status
     except OSError as error:
         hint = "; the script has not run" if isinstance(error, FileNotFoundError) else ""
-        _complain(f"agentscripts: {escape(str(path))}: {error.strerror}{hint}\n")
+        complain(f"agentscripts: {escape(str(path))}: {error.strerror}{hint}\n")
         return FAILED
     except KeyboardInterrupt:
         return SIGNALLED + signal.SIGINT
@@ -234,7 +234,3 @@ def _look_once(path: Path) -> Iterator[_File]:
 
 def _same(one: os.stat_result, other: os.stat_result) -> bool:
     return (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
-
-
-def _complain(text: str) -> None:
-    Output(sys.stderr, CancelToken()).write(text)

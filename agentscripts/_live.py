@@ -9,7 +9,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from types import TracebackType
 from typing import Final, Self, TextIO
 
 from rich.console import Console
@@ -137,7 +136,7 @@ class LiveOutput(Output):
             return True
 
 
-class LiveView:
+class LiveView(JoinedThread):
     """Paints in a thread of its own, ``agentscripts-live``, while it is entered.
 
     lines: returns what to show in so many columns and rows.
@@ -151,24 +150,19 @@ class LiveView:
         self._painter = painter
         self._shown: tuple[list[Text], tuple[int, int]] | None = None
         self._over = threading.Event()
-        self._thread = JoinedThread(self._run, "agentscripts-live")
+        super().__init__(self._show, "agentscripts-live", self._over.set)
 
     def __enter__(self) -> Self:
         self._output.hold()
-        self._thread.start()
-        return self
+        return super().__enter__()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._over.set()
-        self._thread.join()
-        self._output.release()
+    def _show(self) -> None:
+        try:
+            self._paint_until_over()
+        finally:
+            self._output.release()
 
-    def _run(self) -> None:
+    def _paint_until_over(self) -> None:
         waited = 0.0
         while not self._over.is_set():
             if waited > _STOPPED or not self._output.is_in_foreground():

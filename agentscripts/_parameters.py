@@ -15,7 +15,7 @@ import click
 from click.shell_completion import BashComplete, CompletionItem, add_completion_class
 
 from agentscripts._cancel import CancelToken
-from agentscripts._console import Output
+from agentscripts._console import Output, complain
 from agentscripts._manifest import Manifest, ManifestError, load_manifest
 from agentscripts._tables import parse_duration
 from agentscripts._text import escape
@@ -159,14 +159,14 @@ def fail(*lines: str) -> NoReturn:
 
 def tell(*lines: str) -> None:
     """Print lines on standard error, harmless."""
-    Output(sys.stderr, CancelToken()).write(_text(lines))
+    complain(_text(lines))
 
 
 def answer(*lines: str) -> None:
     """Print lines on standard output, likewise; exit when they cannot be written."""
     output = Output(sys.stdout, CancelToken())
     output.write(_text(lines))
-    if status := output.exit_status(Output(sys.stderr, CancelToken()).write):
+    if status := output.exit_status(complain):
         raise SystemExit(status)
 
 

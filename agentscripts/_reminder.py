@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import select
 from collections.abc import Callable
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from agentscripts._cancel import CancelToken
 from agentscripts._console import JoinedThread
@@ -19,7 +18,7 @@ _AGAIN: Final = 10.0
 _NAMED: Final = 5
 
 
-class Reminder:
+class Reminder(JoinedThread):
     """Says what it waits for, in a thread of its own, ``agentscripts-reminder``, while entered.
 
     asked: is cancelled by the signal, which may come at any time; until then the thread sleeps.
@@ -32,22 +31,9 @@ class Reminder:
         self._runs = runs
         self._say = say
         self._over = CancelToken()
-        self._thread = JoinedThread(self._run, "agentscripts-reminder")
+        super().__init__(self._remind, "agentscripts-reminder", self._over.cancel)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._over.cancel()
-        self._thread.join()
-
-    def _run(self) -> None:
+    def _remind(self) -> None:
         poll = select.poll()
         poll.register(self._asked, select.POLLIN)
         poll.register(self._over, select.POLLIN)

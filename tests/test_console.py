@@ -178,7 +178,7 @@ def test_join_ends_before_a_signal_is_raised() -> None:
         may_end.set()
 
     old = signal.signal(signal.SIGUSR1, handle)
-    waiting = JoinedThread(may_end.wait, "waiting")
+    waiting = JoinedThread(may_end.wait, "waiting", may_end.set)
     interrupting = threading.Thread(target=interrupt)
     try:
         waiting.start()
