@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,10 +39,16 @@ def log(tmp_path: Path) -> Path:
     return tmp_path / "a.log"
 
 
-def test_what_is_added(log: Path) -> None:
+@pytest.fixture
+def file(log: Path) -> Iterator[Rotated]:
+    """The log as it is followed, opened at the first read."""
+    with contextlib.closing(Rotated(log)) as followed:
+        yield followed
+
+
+def test_what_is_added(log: Path, file: Rotated) -> None:
     """Bytes come as they are added; a new run empties the file, and it is read anew."""
     log.write_bytes(b"one\xff\n")
-    file = Rotated(log)
     assert rest(file) == b"one\xff\n"
     with log.open("ab") as writer:
         writer.write(b"two")
@@ -49,7 +57,6 @@ def test_what_is_added(log: Path) -> None:
         assert rest(file) == b""
     log.write_bytes(b"new")
     assert rest(file) == b"new"
-    file.close()
 
 
 def written_later(log: Path, data: bytes) -> None:
@@ -59,11 +66,10 @@ def written_later(log: Path, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("anew", [b"two\n", b"two\nthree\n", b"one\n"])
-def test_new_run_that_is_not_seen_to_empty_the_file(log: Path, anew: bytes) -> None:
+def test_new_run_that_is_not_seen_to_empty_the_file(log: Path, file: Rotated, anew: bytes) -> None:
     """A run that has written as much as the one before when one looks again is shown whole, even
     if it has written the same."""
     log.write_bytes(b"one\n")
-    file = Rotated(log)
     assert rest(file) == b"one\n"
     written_later(log, anew)
     assert rest(file) + rest(file) == anew
@@ -71,26 +77,22 @@ def test_new_run_that_is_not_seen_to_empty_the_file(log: Path, anew: bytes) -> N
     with log.open("ab") as writer:
         writer.write(b"more\n")
     assert rest(file) + rest(file) + rest(file) == b"more\n"
-    file.close()
 
 
-def test_a_write_under_way_is_no_new_run(log: Path) -> None:
+def test_a_write_under_way_is_no_new_run(log: Path, file: Rotated) -> None:
     """The time of a write that adds may be there a moment before its bytes."""
     log.write_bytes(b"one\n")
-    file = Rotated(log)
     assert rest(file) + rest(file) == b"one\n"
     os.utime(log, ns=(0, log.stat().st_mtime_ns + 1))
     assert rest(file) == b""
     with log.open("ab") as writer:
         writer.write(b"two\n")
     assert rest(file) + rest(file) + rest(file) == b"two\n"
-    file.close()
 
 
-def test_rotation(log: Path) -> None:
+def test_rotation(log: Path, file: Rotated) -> None:
     """What the old file got before the rotation comes before what the new one has."""
     log.write_bytes(b"1")
-    file = Rotated(log)
     assert rest(file) == b"1"
     with log.open("ab") as writer:
         writer.write(b"2")
@@ -98,37 +100,31 @@ def test_rotation(log: Path) -> None:
     assert rest(file) == b"2"
     log.write_bytes(b"3")
     assert rest(file) == b"3"
-    file.close()
 
 
-def test_several_rotations_between_two_looks(log: Path) -> None:
+def test_several_rotations_between_two_looks(log: Path, file: Rotated) -> None:
     """Every file between is read, in order, with more than nine of them, too."""
     log.write_bytes(b"0 ")
-    file = Rotated(log)
     assert file.read() == b"0 "
     for number in range(1, 13):
         rotate(log, 12)
         log.write_bytes(b"%d " % number)
     assert rest(file) == b"".join(b"%d " % number for number in range(1, 13))
-    file.close()
 
 
-def test_rotated_away(log: Path) -> None:
+def test_rotated_away(log: Path, file: Rotated) -> None:
     """Where the file that was read is gone, all that is left is newer, and is read."""
     log.write_bytes(b"0 ")
-    file = Rotated(log)
     assert file.read() == b"0 "
     for number in range(1, 6):
         rotate(log, 2)
         log.write_bytes(b"%d " % number)
     assert rest(file) == b"3 4 5 "
-    file.close()
 
 
-def test_line_that_a_rotation_moves(log: Path) -> None:
+def test_line_that_a_rotation_moves(log: Path, file: Rotated) -> None:
     """L4: the begin of a line moves to the new file with the rest; it comes once."""
     log.write_bytes(b"one\ntw")
-    file = Rotated(log)
     assert rest(file) == b"one\ntw"
     rotate(log, 2)
     log.write_bytes(b"t")
@@ -139,49 +135,41 @@ def test_line_that_a_rotation_moves(log: Path) -> None:
     with log.open("ab") as writer:
         writer.write(b"\n")
     assert rest(file) == b"\n"
-    file.close()
 
 
-def test_line_that_stays(log: Path) -> None:
+def test_line_that_stays(log: Path, file: Rotated) -> None:
     """A line that was cut by the rotation goes on in the new file."""
     log.write_bytes(b"one")
-    file = Rotated(log)
     assert rest(file) == b"one"
     rotate(log, 2)
     log.write_bytes(b"two\n")
     assert rest(file) == b"two\n"
-    file.close()
 
 
-def test_moved_away(log: Path) -> None:
+def test_moved_away(log: Path, file: Rotated) -> None:
     """A file that somebody keeps elsewhere is given up for the one at its name, not at once."""
     log.write_bytes(b"1")
-    file = Rotated(log)
     assert rest(file) == b"1"
     log.rename(log.with_name("kept"))
     log.write_bytes(b"2\n")
     assert file.read() == b""
     assert eventually(file.read) == b"2\n"
-    file.close()
 
 
-def test_other_files_are_none_of_its_rotations(log: Path) -> None:
+def test_other_files_are_none_of_its_rotations(log: Path, file: Rotated) -> None:
     """Only ``.1``, ``.2`` … are the log's, and those that are older than what was read are not."""
     for suffix in "gz", "01", "1.gz", "7":
         log.with_name(f"a.log.{suffix}").write_bytes(b"other")
         os.utime(log.with_name(f"a.log.{suffix}"), (1, 1))
     log.write_bytes(b"1")
-    file = Rotated(log)
     assert rest(file) == b"1"
     log.unlink()
     log.write_bytes(b"2")
     assert rest(file) == b"2"
-    file.close()
 
 
-def test_missing_file(log: Path) -> None:
+def test_missing_file(log: Path, file: Rotated) -> None:
     """A file that is not there yet is no file; later it may be."""
-    file = Rotated(log)
     with pytest.raises(FileNotFoundError):
         file.read()
     log.write_bytes(b"x")
@@ -190,13 +178,11 @@ def test_missing_file(log: Path) -> None:
     assert rest(file) == b""
     log.write_bytes(b"y")
     assert rest(file) == b"y"
-    file.close()
 
 
 @pytest.mark.slow
-def test_real_rotations(tmp_path: Path) -> None:
+def test_real_rotations(tmp_path: Path, log: Path, file: Rotated) -> None:
     """L4: beside the library's writer, however often it rotates, no byte is lost or comes twice."""
-    log = tmp_path / "a.log"
     count = 20_000
     options = Options(
         data_dir_base=tmp_path / "data",
@@ -207,7 +193,6 @@ def test_real_rotations(tmp_path: Path) -> None:
     )
     script = f"seq {count}"
     log.touch()
-    file = Rotated(log)
     found = file.read()  # it is open before the first rotation
     with Runner(options) as runner:
         runner.init([Script(script=script, log_path="a.log")])
@@ -217,7 +202,6 @@ def test_real_rotations(tmp_path: Path) -> None:
             found += file.read()
         thread.join()
     found += rest(file)
-    file.close()
     assert found == b"".join(b"%d\n" % number for number in range(1, count + 1))
 
 
