@@ -142,7 +142,7 @@ def test_system_calls_of_a_lone_run(tmp_path: Path, strace: tuple[str, ...]) -> 
     trace = traced(tmp_path, strace, LONE)
     host, child = trace.of(trace.host), trace.before_exec()
     assert child["execve"] == RUNS
-    # 115, of which 64 in the child give each signal its default disposition.
+    # 119, of which 64 in the child give each signal its default disposition.
     assert (host + child).total() / RUNS <= 145, f"{host}, {child}"
 
 
