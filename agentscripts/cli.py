@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Final
 
@@ -29,4 +30,6 @@ def main() -> None:
         commands(prog_name="agentscripts")
     except OSError as error:  # a help text that cannot be written
         print(f"agentscripts: cannot write the output: {error.strerror}", file=sys.stderr)
+        # Python writes at its end what the stream still holds, and a failure then is status 120.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None

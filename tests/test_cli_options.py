@@ -270,9 +270,16 @@ def test_answer_that_cannot_be_written(tmp_path: Path, arguments: list[str]) -> 
     """On a full disk a command says so, status 1."""
     (tmp_path / "m.toml").write_text(_GOOD)
     (tmp_path / "results.jsonl").touch()
+    # With this, Python would hold nothing back until its end.
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with open("/dev/full", "wb") as full:
         done = subprocess.run(
-            [*COMMAND, *arguments], cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True
+            [*COMMAND, *arguments],
+            cwd=tmp_path,
+            env=env,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
         )
     why = "agentscripts: cannot write the output: No space left on device\n"
     assert (done.returncode, done.stderr) == (1, why)
