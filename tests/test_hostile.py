@@ -110,6 +110,7 @@ runner.close()
     assert [line for line in lines if not line.startswith("line")] == ["statuses succeeded"]
 
 
+@pytest.mark.memory
 def test_memory_runs_out(tmp_path: Path) -> None:
     """R7: wherever the address space ends, a run has a true result, and the next call works."""
     # One script: a thread of Python that lacks memory at its start has Thread.start wait for ever.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -39,6 +40,7 @@ def interrupt(call: Callable[[], object], moment: int) -> BaseException | None:
                 sys.setprofile(None)
                 raise Interrupt
 
+    gc.disable()  # what is raised in one of its callbacks goes nowhere, either
     sys.setprofile(count)
     try:
         call()
@@ -47,6 +49,7 @@ def interrupt(call: Callable[[], object], moment: int) -> BaseException | None:
         return error
     finally:
         sys.setprofile(None)
+        gc.enable()
     return None if left >= 0 else Interrupt()  # suppressed, as what comes while a file is closed
 
 
