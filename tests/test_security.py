@@ -118,9 +118,10 @@ def test_metrics_know_no_script(make_runner: MakeRunner) -> None:
 
 # ---- processes that lie about themselves
 
-# PR_SET_MM_MAP: so many bytes of untouched memory are its command line and its environment.
+# PR_SET_MM_MAP: so many bytes of untouched memory are its command line and its environment. It ends
+# with its stdin: nobody finds it by these.
 BOAST = """
-import ctypes, mmap, os, time
+import ctypes, mmap, os, sys
 fields = open("/proc/self/stat").read().rpartition(")")[2].split()
 at = lambda number: int(fields[number - 3])
 SIZE = 64 << 20
@@ -132,7 +133,7 @@ values = [at(26), at(27), at(45), at(46), at(47), libc.sbrk(0), at(28),
           area, area + SIZE, area, area + SIZE, 0]
 words = (ctypes.c_uint64 * 13)(*values, 0xFFFFFFFF << 32)
 print(libc.prctl(35, 14, ctypes.byref(words), ctypes.sizeof(words), 0), flush=True)
-time.sleep(600)
+sys.stdin.read()
 """
 
 
@@ -140,7 +141,10 @@ time.sleep(600)
 def boaster() -> Iterator[int]:
     """A process whose command line and environment are 64 MiB long."""
     with subprocess.Popen(
-        [sys.executable, "-I", "-c", BOAST], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-I", "-c", BOAST],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as process:
         assert process.stdout is not None
         answer = process.stdout.readline()
@@ -176,7 +180,9 @@ def largest():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB
 with make("true") as first:
     first.execute()
-script = f"setsid {sys.executable} {BASE}/boast.py & setsid sleep 600 & wait"
+os.mkfifo(BASE / "life")
+life = os.open(BASE / "life", os.O_RDWR)  # till the host's end
+script = f"setsid {sys.executable} {BASE}/boast.py <{BASE}/life & setsid sleep 600 & wait"
 with make(script, stop_signal=signal.SIGTERM) as runner:
     results = []
     call = threading.Thread(target=lambda: results.extend(runner.execute(check=False)))
