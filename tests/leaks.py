@@ -15,6 +15,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -109,6 +110,9 @@ def run(
     if pool and thread:
         pool.close()
         thread.join()
+        # Python's join() comes back before the system's thread has ended.
+        while os.path.exists(f"/proc/self/task/{thread.native_id}"):
+            time.sleep(0.0005)
     log.close()
     census.close()
 

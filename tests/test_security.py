@@ -295,7 +295,7 @@ runner.close()
 
 
 def reads_environment_of(user: int) -> bool:
-    """Which capabilities it takes differs between kernels: CAP_SYS_PTRACE, later CAP_PERFMON too."""
+    """Which capability it takes depends on the kernel: CAP_SYS_PTRACE, or CAP_PERFMON as well."""
     with subprocess.Popen(["sleep", "60"], user=user, group=user, extra_groups=[]) as process:
         try:
             return bool(Path(f"/proc/{process.pid}/environ").read_bytes())
