@@ -38,6 +38,7 @@ TEST = [
     "pyte>=0.8.1",
     "pytest>=8",
     "pytest-timeout>=2.3",
+    "pytest-xdist>=3.6",
     "selenium>=4.20",
     "setuptools>=77",
 ]

@@ -31,6 +31,7 @@ def report() -> dict[str, Any]:
         [sys.executable, PROGRAM],
         env={
             **os.environ,
+            "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0",
             "MALLOC_ARENA_MAX": "1",
             "PYTHONMALLOC": "malloc",
             "PYTHONUNBUFFERED": "1",
