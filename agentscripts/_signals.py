@@ -209,6 +209,9 @@ class DeferredSignals:
                 deferral = _Deferral(self._pipe)
                 try:
                     deferral.begin()
+                except ValueError:  # a subinterpreter, in which Python calls no handler
+                    self._pipe.let_go()
+                    return self
                 except BaseException:
                     self._pipe.let_go()
                     raise

@@ -47,6 +47,29 @@ def can_mount() -> bool:
 needs_mount = pytest.mark.skipif(not can_mount(), reason="no mount namespace may be made here")
 
 
+# ---- interpreters ----
+
+
+def test_a_subinterpreter(tmp_path: Path) -> None:
+    """R8: its main thread may not handle signals, as Python says by a ValueError."""
+    program = """
+try:
+    import _interpreters as interpreters
+    interpreter = interpreters.create("legacy")
+except ImportError:
+    import _xxsubinterpreters as interpreters
+    interpreter = interpreters.create(isolated=False)
+program = '''
+from agentscripts import Options, Runner, Script
+with Runner(Options(log_dir=BASE, data_dir_base=BASE)) as runner:
+    runner.init([Script(script="echo up")])
+    print(*runner.execute()[0].tail, flush=True)
+'''
+interpreters.run_string(interpreter, f"BASE = {str(BASE)!r}" + program)
+"""
+    assert run_host(tmp_path, program) == ["up"]
+
+
 # ---- limits ----
 
 

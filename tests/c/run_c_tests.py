@@ -38,10 +38,8 @@ def fixed_addresses() -> list[str]:
     return command if allowed else []
 
 
-def run_test(test: Path, core: list[Path], flags: list[str], directory: Path) -> str:
+def run_test(program: Path, directory: Path) -> str:
     """Return what went wrong, "" when nothing did."""
-    program = directory / test.stem
-    subprocess.run([*CC, *flags, "-o", program, test, *core], check=True)
     try:
         done = subprocess.run(
             [*fixed_addresses(), program],
@@ -65,10 +63,15 @@ def run_all(sanitizer: str, tests: list[Path]) -> int:
     failures = 0
     with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(os.cpu_count()) as pool:
         directory = Path(name)
-        core = list(pool.map(lambda source: compile_object(source, flags, directory), sources))
+        objects = list(
+            pool.map(lambda source: compile_object(source, flags, directory), sources + tests)
+        )
+        core = objects[: len(sources)]
         # One test at a time: some of them check how long something takes.
-        for test in tests:
-            problem = run_test(test, core, flags, directory)
+        for test, compiled in zip(tests, objects[len(sources) :], strict=True):
+            program = compiled.with_suffix("")
+            subprocess.run([*CC, *flags, "-o", program, compiled, *core], check=True)
+            problem = run_test(program, directory)
             failures += bool(problem)
             print(f"{test.name} [{sanitizer}]: {problem or 'ok'}", flush=True)
     return failures
