@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, Self, TextIO
+from typing import Final, TextIO
 
 from rich.console import Console
 from rich.text import Text
@@ -152,11 +152,8 @@ class LiveView(JoinedThread):
         self._over = threading.Event()
         super().__init__(self._show, "agentscripts-live", self._over.set)
 
-    def __enter__(self) -> Self:
-        self._output.hold()
-        return super().__enter__()
-
     def _show(self) -> None:
+        self._output.hold()
         try:
             self._paint_until_over()
         finally:

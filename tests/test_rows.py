@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from agentscripts._cancel import CancelToken
+from agentscripts._lifecycle import OwnThread
 from agentscripts._live import LiveOutput, LiveView, Painter, is_wanted
 from agentscripts._model import Run, RunState, RunStatus, Script, Stage
 from agentscripts._reminder import waiting_text
@@ -229,6 +232,22 @@ def test_nothing_new_is_not_painted() -> None:
         screen.write("from a thread\n")
         screen.wait(2)
     assert "from a handler\x1b[K\n\x1b[Kfrom a thread" in screen.painted[1]
+
+
+def test_no_thread_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What says so is not kept for a view that never comes."""
+
+    def fail(_: OwnThread) -> None:
+        raise OSError(errno.EAGAIN, "no thread can be started")
+
+    monkeypatch.setattr(OwnThread, "start", fail)
+    terminal = tmp_path / "terminal"
+    with terminal.open("w") as stream:
+        output = LiveOutput(stream, CancelToken(), CancelToken())
+        with pytest.raises(OSError, match="no thread"), LiveView(output, lambda *_: [], Painter()):
+            pass
+        output.write("no thread")
+    assert terminal.read_text() == "no thread"
 
 
 def test_job_in_the_background_paints_nothing() -> None:
