@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import itertools
 import logging
@@ -9,7 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 from uuid import UUID
 
 from agentscripts._lifecycle import AgentLog, OwnThreads
@@ -19,6 +20,7 @@ from agentscripts._native import Batch, Pool
 __all__ = ["Delivery", "Turn"]
 
 _LEVELS: Final = (LogLevel.INFO, LogLevel.ERROR, LogLevel.WARN)
+_NOTE: Final = 2  # the stream of what the library says itself
 
 
 class Turn:
@@ -28,13 +30,17 @@ class Turn:
         self._condition = threading.Condition(threading.Lock())  # its lock guards _taken
         self._taken = False
 
-    def take(self, wanted: Callable[[], bool]) -> bool:
-        """Wait for the turn for as long as it is wanted; return whether it is the caller's."""
+    def take(self, wanted: Callable[[], bool], begin: Callable[[], object]) -> bool:
+        """Wait for the turn for as long as it is wanted; return whether it is the caller's.
+
+        begin: called when it is, before ``change`` can make it unwanted.
+        """
         with self._condition:
             self._condition.wait_for(lambda: not self._taken or not wanted())
             if not wanted():
                 return False
             self._taken = True
+            begin()
             return True
 
     def give(self) -> None:
@@ -43,17 +49,24 @@ class Turn:
             self._taken = False
             self._condition.notify_all()
 
-    def look_again(self) -> None:
-        """Have those who wait see that it is not wanted any more."""
+    def change(self, withdraw: Callable[[], object]) -> None:
+        """Have those who wait see that it is not wanted any more, once this was called."""
         with self._condition:
+            withdraw()
             self._condition.notify_all()
 
 
-class _Sink(NamedTuple):
+@dataclasses.dataclass(eq=False, slots=True)
+class _Sink:
     logger: ScriptLogger
     log_source_id: UUID
     label: str
     turn: Turn
+    lines: int = 0  # for which the logger was called; guarded by turn
+
+    def begin(self, batch: Batch) -> None:
+        if batch.pointer.stream != _NOTE:
+            self.lines += batch.pointer.lines
 
 
 class Delivery:
@@ -90,12 +103,14 @@ class Delivery:
         self._sinks[key] = _Sink(logger, log_source_id, label, turn)
         return key
 
-    def detach(self, key: int) -> None:
-        """Forget a run: what it still has is dropped."""
-        sink = self._sinks.pop(key, None)
+    def detach(self, key: int) -> int:
+        """Forget a run: what it still has is dropped. Return for how many lines of the script its
+        logger was called."""
+        sink = self._sinks[key]
+        # With a thread that is about to call the logger: it does so before, or never.
+        sink.turn.change(lambda: self._sinks.pop(key))
         self._failed.discard(key)
-        if sink is not None:
-            sink.turn.look_again()
+        return sink.lines
 
     def close(self, timeout: float) -> list[str]:
         """End the threads; return the names of those that are stuck in a logger."""
@@ -131,7 +146,9 @@ class Delivery:
         key = batch.pointer.key
         sink = self._sinks.get(key)
         # What was given up meanwhile wants no turn.
-        if sink is not None and sink.turn.take(lambda: key in self._sinks):
+        if sink is not None and sink.turn.take(
+            lambda: key in self._sinks, lambda: sink.begin(batch)
+        ):
             try:
                 self._call(sink, batch)
             finally:

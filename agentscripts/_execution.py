@@ -18,7 +18,7 @@ from agentscripts._context import Context
 from agentscripts._delivery import Turn
 from agentscripts._launch import CANCELLED, EXHAUSTED, CallLimits, Launch, Started
 from agentscripts._model import Run, RunState, RunStatus, Script, Stage
-from agentscripts._native import Delivered, Outcome, Supervised
+from agentscripts._native import Outcome, Supervised
 from agentscripts._outcome import exit_text, status_and_reason
 from agentscripts._process import describe, pipe_holders
 from agentscripts._result import RunResult
@@ -137,7 +137,7 @@ class Execution:
                     self._skip(launch, *self.skip)
                     return permit
                 started = self._start(launch, permit)
-                return permit if started is None else self._supervise(started, ended, permit)
+                return permit if started is None else self._supervise(started, ended, launch)
             finally:
                 with self._lock:
                     core, self._core = self._core, None
@@ -261,7 +261,7 @@ class Execution:
                     return None
                 count = more
 
-    def _supervise(self, started: Started, ended: contextlib.ExitStack, permit: bool) -> bool:
+    def _supervise(self, started: Started, ended: contextlib.ExitStack, launch: Launch) -> bool:
         with self._lock:
             self._core = core = started.core
             self._pid = started.process.pid
@@ -280,7 +280,8 @@ class Execution:
             self.status = status
         ended.close()
         delivered = core.finish(between)
-        self._conclude(self._result_of(started, outcome, delivered, status, reason))
+        dropped = launch.end_delivery(delivered.lines)
+        self._conclude(self._result_of(started, outcome, delivered.lines, dropped, status, reason))
         return delivered.kept_permit
 
     def _plan_retry(self, started: Started, status: RunStatus, reason: str) -> bool:
@@ -307,7 +308,8 @@ class Execution:
         self,
         started: Started,
         outcome: Outcome,
-        delivered: Delivered,
+        lines: int,
+        dropped: int,
         status: RunStatus,
         reason: str,
     ) -> RunResult:
@@ -326,8 +328,8 @@ class Execution:
             ended_at=datetime.fromtimestamp(began_at + duration, UTC),
             duration=duration,
             output_bytes=outcome.output_bytes,
-            lines=delivered.lines,
-            lines_dropped=delivered.dropped,
+            lines=lines,
+            lines_dropped=dropped,
             log_path=self._context.places[self.script.id].log_path,
             log_error=outcome.log_error,
             survivors=outcome.survivors,

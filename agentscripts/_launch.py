@@ -206,11 +206,16 @@ class Launch:
             pool = delivery.pool
         return Supervised(pool, self._key or 0, options.max_line, options.stall_timeout, flush)
 
+    def end_delivery(self, lines: int) -> int:
+        """Call the logger no more; return for how many of so many lines it was not called."""
+        if self._key is None:  # there is none
+            return 0
+        key, self._key = self._key, None
+        return lines - self._context.delivery.detach(key)
+
     def release(self) -> None:
         """Give everything back; may be called in any state, and again."""
-        if self._key is not None:
-            self._context.delivery.detach(self._key)
-            self._key = None
+        self.end_delivery(0)
         if self._log is not None:
             WRITERS.close(self._log)
             self._log = None

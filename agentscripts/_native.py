@@ -260,10 +260,9 @@ class Outcome(NamedTuple):
 
 
 class Delivered(NamedTuple):
-    """What became of a run's lines; ``as_delivery`` of the header."""
+    """How the delivery of a run's lines ended; ``as_delivery`` of the header."""
 
     lines: int
-    dropped: int
     kept_permit: bool
 
 
@@ -358,7 +357,7 @@ class Supervised:
         out = ffi.new(_DELIVERY)
         while lib.as_run_finish(self._run, out) == lib.AS_INTERRUPTED:
             between()
-        return Delivered(out.lines, out.dropped, bool(out.kept_permit))
+        return Delivered(out.lines, bool(out.kept_permit))
 
     def close(self) -> None:
         """Give it back; nothing may use it any more."""
@@ -370,8 +369,7 @@ class Supervised:
 
     def snapshot(self) -> tuple[int, str]:
         """Return the state (``RUNNING`` …) and the last line."""
-        line = ffi.new(_TEXT, _LINE_BYTES)
-        length = ffi.new(_LENGTH)
+        line, length = ffi.new(_TEXT, _LINE_BYTES), ffi.new(_LENGTH)
         state = lib.as_run_snapshot(self._run, line, _LINE_BYTES, length)
         lines = _text_lines(ffi.buffer(line, length[0])[:])
         return state, lines[-1] if lines else ""

@@ -149,7 +149,7 @@ typedef struct as_queue {
     bool final;          /* nothing more will come */
     bool delivered;      /* flushed, where there was a line */
     bool abandoned;      /* no progress for flush_timeout */
-    int64_t progress_at; /* monotonic: a send returned, or the first lines came */
+    int64_t progress_at; /* monotonic: a batch was taken or given back, or the first lines came */
     as_pace pace;
     int64_t lines, dropped;
 } as_queue;

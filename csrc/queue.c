@@ -23,6 +23,7 @@ struct as_pool {
     as_queue *first, *last; /* queues with something to do and no owner */
     unsigned waiting;
     bool closed;
+    int64_t progress_at; /* monotonic: a thread took a batch */
 };
 
 as_pool *as_pool_new(void) {
@@ -167,6 +168,12 @@ static bool push_note(as_queue *queue, const char *text, size_t size) {
     return true;
 }
 
+/* A queue that waits for a thread is held up by other runs, or by a busy machine, not by its logger. */
+static int64_t progress_at(const as_queue *queue) {
+    bool by_others = queue->ready && queue->pool->progress_at > queue->progress_at;
+    return by_others ? queue->pool->progress_at : queue->progress_at;
+}
+
 /* Says how many lines are missing, before the first that comes after them. */
 static void note_gap(as_queue *queue) {
     char text[128];
@@ -197,7 +204,7 @@ char *as_queue_reserve(as_queue *queue, int stream, bool ended, size_t *room, in
         }
     }
     queue->waiting = place == NULL;
-    *deadline = queue->bytes && !queue->abandoned ? as_after(queue->progress_at, patience) : 0;
+    *deadline = queue->bytes && !queue->abandoned ? as_after(progress_at(queue), patience) : 0;
     pthread_mutex_unlock(&queue->pool->lock);
     return place;
 }
@@ -271,7 +278,7 @@ void as_queue_finish(as_queue *queue) {
 int as_queue_delivered(as_queue *queue, int64_t *deadline) {
     pthread_mutex_lock(&queue->pool->lock);
     int delivered = queue->delivered;
-    *deadline = as_after(queue->progress_at, queue->limits.flush_timeout);
+    *deadline = as_after(progress_at(queue), queue->limits.flush_timeout);
     pthread_mutex_unlock(&queue->pool->lock);
     return delivered;
 }
@@ -604,7 +611,7 @@ int as_pool_next(as_pool *pool, as_batch *batch) {
             batch->run = queue->run;
             batch->key = queue->limits.key;
             batch->waiting = pool->waiting;
-            batch->taken_at = as_monotonic();
+            batch->taken_at = queue->progress_at = pool->progress_at = as_monotonic();
             pthread_mutex_unlock(&pool->lock);
             clean_batch(batch);
             return 0;

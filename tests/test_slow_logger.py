@@ -10,9 +10,11 @@ from collections.abc import Iterator
 
 import pytest
 from conftest import MakeRunner, RunScript
-from support import PATIENCE, Background, eventually
+from support import PATIENCE, Background, Lines, eventually
 
 from agentscripts import LogBatch, Runner, RunState, RunStatus, Script
+from agentscripts._delivery import Delivery
+from agentscripts._native import Batch
 from agentscripts.testing import RecordingLogger
 
 LONG_LINES = 'perl -e \'print "x" x 59999, "\\n" for 1..{0}\''
@@ -276,3 +278,23 @@ def test_send_is_called_by_one_thread_at_a_time(run: RunScript) -> None:
 
     run("seq 100000", get_script_logger=lambda _: Strict())
     assert calls == [*map(str, range(1, 100_001)), "flush"]
+
+
+def test_lines_that_no_logger_was_called_for(
+    make_runner: MakeRunner, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """L6: what a thread has in hand when the run is given up, as on a machine with too much to do,
+    counts as dropped."""
+    given_up, deliver = threading.Event(), Delivery._deliver
+
+    def deliver_late(self: Delivery, batch: Batch) -> None:
+        given_up.wait(30)
+        deliver(self, batch)
+
+    monkeypatch.setattr(Delivery, "_deliver", deliver_late)
+    runner = make_runner("echo line", flush_timeout=0.02)
+    (result,) = runner.execute()
+    given_up.set()
+    runner.close()
+    assert lines.lines == []
+    assert (result.lines, result.lines_dropped) == (1, 1)

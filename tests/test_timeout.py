@@ -59,11 +59,12 @@ def test_stop_signal(make_runner: MakeRunner, lines: Lines, number: signal.Signa
     assert lines.lines == ["ready", f"got {name}"]
 
 
+@pytest.mark.slow
 def test_what_a_trap_starts_is_left_alone(run: RunScript, lines: Lines) -> None:
     """K1: the stop signal is sent once: clean-up that a trap starts gets kill_delay to end."""
     clean_up = 'sleep 0.1; setsid sh -c "sleep 0.1; echo cleaned"; exit 0'
     script = f"exec 2>/dev/null; trap '{clean_up}' HUP; while :; do sleep 0.01; done"
-    result = run(Script(script=script, timeout=0.3), kill_delay=20.0)
+    result = run(Script(script=script, timeout=1), kill_delay=20.0)
     assert lines.lines == ["cleaned"]
     assert result.status is RunStatus.TIMED_OUT
     assert result.exit_code == 0
@@ -72,10 +73,10 @@ def test_what_a_trap_starts_is_left_alone(run: RunScript, lines: Lines) -> None:
 @pytest.mark.slow
 def test_kill_delay(run: RunScript) -> None:
     """K1: SIGKILL comes kill_delay after the stop signal, no sooner."""
-    result = run(Script(script=TRAP + "while :; do sleep 1; done", timeout=0.1), kill_delay=0.5)
+    result = run(Script(script=TRAP + "while :; do sleep 1; done", timeout=0.5), kill_delay=0.5)
     assert result.status is RunStatus.TIMED_OUT
     assert result.exit_code == -signal.SIGKILL
-    assert 0.6 <= result.duration < 1.6
+    assert 1.0 <= result.duration < 4
 
 
 def test_kill_delay_of_zero(run: RunScript) -> None:
@@ -98,9 +99,10 @@ def test_a_stopped_script(make_runner: MakeRunner, lines: Lines) -> None:
     assert result.exit_code == -signal.SIGHUP
 
 
+@pytest.mark.slow
 def test_output_up_to_the_end_is_kept(run: RunScript, lines: Lines) -> None:
     """K1: lines, also the unfinished one, are there after a timeout."""
-    result = run(Script(script="echo a; echo b >&2; printf c; sleep 30", timeout=0.3))
+    result = run(Script(script="echo a; echo b >&2; printf c; sleep 30", timeout=1))
     assert sorted(lines.lines) == ["a", "b", "c"]
     assert result.log_path is not None
     assert sorted(result.log_path.read_bytes()) == sorted(b"a\nb\nc")
@@ -118,9 +120,10 @@ def test_wait_delay_plays_no_part(make_runner: MakeRunner, lines: Lines) -> None
     assert result.survivors == ()
 
 
+@pytest.mark.slow
 def test_the_exit_ends_the_deadline(run: RunScript) -> None:
     """K5: a script that has exited does not time out any more, nor is anything of it killed."""
-    result = run(Script(script="(sleep 0.6; echo late) & exit 3", timeout=0.3), kill_delay=0)
+    result = run(Script(script="(sleep 1.4; echo late) & exit 3", timeout=1), kill_delay=0)
     assert result.status is RunStatus.FAILED
     assert result.exit_code == 3
     assert result.tail == ("late",)

@@ -58,10 +58,10 @@ def beats(path: Path) -> bool:
 )
 def test_stubborn_trees(run: RunScript, lines: Lines, start: str) -> None:
     """K1, K2: what ignores the stop signal is killed after kill_delay, wherever it hides."""
-    result = run(Script(script=start, timeout=0.3), kill_delay=0.5)
+    result = run(Script(script=start, timeout=0.5), kill_delay=0.5)
     assert result.status is RunStatus.TIMED_OUT
     assert result.survivors == ()
-    assert 0.8 <= result.duration < 2.3
+    assert 1.0 <= result.duration < 4
     assert not any(is_alive(int(line)) for line in lines.lines if line.isdecimal())
     # the fixture looks for all others by their environment
 
@@ -82,10 +82,10 @@ def test_a_chain_of_forks(run: RunScript, tmp_path: Path, period: float) -> None
     (tmp_path / "chain.pl").write_text(CHAIN)
     beat = tmp_path / "beat"
     script = f"perl {tmp_path}/chain.pl {period} {beat} >/dev/null 2>&1 & sleep 30"
-    result = run(Script(script=script, timeout=0.3), kill_delay=1.5)
+    result = run(Script(script=script, timeout=0.8), kill_delay=1.5)
     assert not beats(beat)
     assert result.status is RunStatus.TIMED_OUT
-    assert result.duration >= 1.8  # it ignores the stop signal
+    assert result.duration >= 2.3  # it ignores the stop signal
 
 
 @pytest.mark.slow

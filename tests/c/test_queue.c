@@ -662,6 +662,30 @@ static void abandon_with_batch_out(void) {
     end_bench(&b);
 }
 
+/* L6: a run whose lines wait while other runs' are delivered is not given up for that. */
+static void held_up_by_others(void) {
+    bench b = make_bench(100, AS_SECOND);
+    as_limits limits = limits_of(100, AS_SECOND);
+    as_run *other = as_run_new(b.pool, &limits);
+    as_queue *queue = as_run_queue(other);
+    size_t room;
+    int64_t deadline;
+    CHECK(other);
+    produce_text(&b, 0, "one\n");
+    CHECK(as_queue_reserve(queue, 0, false, &room, &deadline));
+    CHECK(as_queue_note(queue, "note\n", 5));
+    as_queue_finish(queue);
+    pass(11 * AS_SECOND);
+    CHECK_EQUAL(as_queue_delivered(queue, &deadline), 0);
+    CHECK(deadline <= as_monotonic());
+    CHECK(consume(&b));
+    CHECK_EQUAL(as_queue_delivered(queue, &deadline), 0);
+    CHECK(deadline > as_monotonic() + 9 * AS_SECOND);
+    as_queue_abandon(queue);
+    as_run_free(other);
+    end_bench(&b);
+}
+
 /* L6: notes are no lines of the script; what a gap has counted is not counted again. */
 static void abandon_counts(void) {
     bench b = make_bench(100, AS_SECOND);
@@ -821,20 +845,26 @@ static void many_runs(void) {
     as_pool_free(pool);
 }
 
+static atomic_long taken; /* lines */
+
 static void *only_consume(void *pool) {
     as_batch batch = {0};
     while (as_pool_next(pool, &batch) == 0) {
+        atomic_fetch_add(&taken, batch.lines);
     }
     return NULL;
 }
 
-/* L6: giving up while the consumer is at any point: nothing is counted twice or used after free. */
+/* L6: giving up while the consumer is at any point: each line is counted once, as dropped when no
+   thread has taken it, and nothing is used after free. */
 static void abandon_at_any_point(void) {
     static const char text[] = "line\r\nline\r\nline\r\nline\r\n";
     enum { LINES = 4, COMMITS = 20 };
     as_pool *pool = as_pool_new();
     pthread_t consumers[2];
+    int64_t delivered = 0;
     CHECK(pool);
+    atomic_store(&taken, 0);
     for (int i = 0; i < 2; i++) {
         CHECK_EQUAL(pthread_create(&consumers[i], NULL, only_consume, pool), 0);
     }
@@ -855,12 +885,14 @@ static void abandon_at_any_point(void) {
         as_delivery counts;
         as_queue_counts(as_run_queue(run), &counts);
         CHECK_EQUAL(counts.lines, LINES * COMMITS);
+        delivered += counts.lines - counts.dropped;
         as_run_free(run);
     }
     as_pool_close(pool);
     for (int i = 0; i < 2; i++) {
         CHECK_EQUAL(pthread_join(consumers[i], NULL), 0);
     }
+    CHECK_EQUAL(atomic_load(&taken), delivered);
     as_pool_free(pool);
 }
 
@@ -918,5 +950,5 @@ CHECK_MAIN(CHECK_TEST(newline_in_a_gap), CHECK_TEST(gap_without_a_ring), CHECK_T
            CHECK_TEST(latency), CHECK_TEST(latency_with_a_hitch), CHECK_TEST(lines_begin_to_cost),
            CHECK_TEST(gap_at_line_end), CHECK_TEST(gap_inside_line), CHECK_TEST(gap_at_end),
            CHECK_TEST(random_drops), CHECK_TEST(abandon_with_batch_out), CHECK_TEST(abandon_counts),
-           CHECK_TEST(after_abandon), CHECK_TEST(many_runs), CHECK_TEST(abandon_at_any_point),
-           CHECK_TEST(closing))
+           CHECK_TEST(held_up_by_others), CHECK_TEST(after_abandon), CHECK_TEST(many_runs),
+           CHECK_TEST(abandon_at_any_point), CHECK_TEST(closing))

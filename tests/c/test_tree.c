@@ -51,6 +51,12 @@ static void settle(grove *g, int signal, int answer) {
     }
 }
 
+/* How many members are alive. The sweep itself may answer one more, as above. */
+static int members(grove *g) {
+    CHECK(as_tree_sweep(&g->tree, 0) > 0);
+    return (int)g->tree.count;
+}
+
 /* Looks for one process in the tree, then kills all and sees it gone. */
 static void check_one(const char *script, bool marked) {
     grove g = plant_as(script, marked);
@@ -248,7 +254,7 @@ static void zombie_leader(void) {
     int pid = child_read_number(&g.leader);
     child_wait_gone(g.leader.process.pid);
     begin(&g);
-    CHECK_EQUAL(as_tree_sweep(&g.tree, SIGKILL), 1);
+    CHECK(as_tree_sweep(&g.tree, SIGKILL) >= 1);
     child_wait_gone(pid);
     end_grove(&g);
 }
@@ -304,13 +310,13 @@ static void many_members(void) {
     grove g = plant("i=0; while [ $i -lt 84 ]; do sleep 600 & i=$((i+1)); done; echo 0; wait");
     (void)child_read_number(&g.leader);
     begin(&g);
-    CHECK_EQUAL(as_tree_sweep(&g.tree, 0), MANY);
+    CHECK_EQUAL(members(&g), MANY);
     int watched = 0;
     for (size_t i = 0; i < g.tree.count; i++) {
         watched += g.tree.members[i].pidfd >= 0;
     }
     CHECK_EQUAL(watched, AS_TREE_FDS);
-    CHECK_EQUAL(as_tree_sweep(&g.tree, SIGKILL), MANY);
+    CHECK(as_tree_sweep(&g.tree, SIGKILL) >= MANY);
     while (as_tree_sweep(&g.tree, SIGKILL) > 0) {
     }
     end_grove(&g);
@@ -335,7 +341,7 @@ static void no_descriptors(void) {
         CHECK(alive != 0);
         as_tree_free(&g.tree);
     }
-    CHECK_EQUAL(as_tree_sweep(&g.tree, SIGKILL), 1);
+    CHECK(as_tree_sweep(&g.tree, SIGKILL) >= 1);
     child_wait_gone(pid);
     end_grove(&g);
 }
@@ -358,7 +364,7 @@ static void exit_status(void) {
 static void *sweep_often(void *grove_pointer) {
     grove *g = grove_pointer;
     for (int i = 0; i < 30; i++) {
-        CHECK_EQUAL(as_tree_sweep(&g->tree, 0), 1);
+        CHECK_EQUAL(members(g), 1);
     }
     return NULL;
 }
@@ -381,7 +387,7 @@ static void shared_census(void) {
     }
     for (int i = 0; i < GROVES; i++) {
         CHECK_EQUAL(pthread_join(threads[i], NULL), 0);
-        CHECK_EQUAL(as_tree_sweep(&groves[i].tree, SIGKILL), 1);
+        CHECK(as_tree_sweep(&groves[i].tree, SIGKILL) >= 1);
         groves[i].census = NULL;
         end_grove(&groves[i]);
     }
