@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import MakeRunner
-from support import Background, Lines, children, descriptors, eventually, threads
+from support import PATIENCE, Background, Lines, children, descriptors, eventually, threads
 
 from agentscripts import RunStatus
 
@@ -83,7 +83,7 @@ def test_300_at_once(make_runner: MakeRunner, lines: Lines, tmp_path: Path) -> N
     release = tmp_path / "release"
     os.mkfifo(release)
     script = f"echo up; read line <{release}; echo down"
-    runner = make_runner(*[script] * 300)
+    runner = make_runner(*[script] * 300, flush_timeout=PATIENCE)
     call = Background(runner.execute)
     lines.wait_for("up", 300)
     assert len(runner.runs()) == 300
