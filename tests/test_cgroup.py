@@ -75,7 +75,7 @@ def test_without_an_environment(run: RunScript, lines: Lines, cgroup: Path) -> N
     """K2: a process that clears its environment, leaves the session and its parent is killed."""
     child = "trap '' HUP; echo $$; while :; do sleep 1; done"
     script = f'(env -i setsid /bin/sh -c "{child.replace("$", chr(92) + "$")}" &); sleep 300'
-    result = run(Script(script=script, timeout=0.5), kill_delay=0.2, cgroup=cgroup)
+    result = run(Script(script=script, timeout=1.5), kill_delay=0.2, cgroup=cgroup)
     assert result.status is RunStatus.TIMED_OUT
     assert result.survivors == ()
     assert not is_alive(int(lines.lines[0]))
@@ -91,7 +91,7 @@ def test_forks_anew_all_the_time(
     (tmp_path / "chain.pl").write_text(CHAIN)
     beat = tmp_path / "beat"
     chain = f"env -i perl {tmp_path}/chain.pl {period} {beat} >/dev/null 2>&1"
-    result = run(Script(script=f"{chain} & sleep 300", timeout=0.5), kill_delay=0.3, cgroup=cgroup)
+    result = run(Script(script=f"{chain} & sleep 300", timeout=1.5), kill_delay=0.3, cgroup=cgroup)
     assert not beats(beat)
     assert result.status is RunStatus.TIMED_OUT
     assert result.duration >= 0.8

@@ -201,7 +201,7 @@ def test_proc_is_empty(tmp_path: Path) -> None:
     program = """
 subprocess.run(["mount", "-t", "tmpfs", "none", "/proc"], check=True)
 script = "(trap '' HUP; exec sleep 60) & echo up $$ $!; wait"
-runner = make(Script(script=script, timeout=0.2), "echo fine")
+runner = make(Script(script=script, timeout=1.5), "echo fine")
 results = runner.execute(check=False)
 say("results", *[one.status.value for one in results])
 runner.close()
@@ -223,7 +223,7 @@ subprocess.run(["mount", "-t", "proc", "-o", "hidepid=2", "proc", "/proc"], chec
 os.setgroups([])
 os.setresgid({UID}, {UID}, {UID})
 os.setresuid({UID}, {UID}, {UID})
-runner = make(Script(script={TREE!r}, timeout=0.2), working_dir=BASE)
+runner = make(Script(script={TREE!r}, timeout=1.5), working_dir=BASE)
 assert not os.path.exists("/proc/1/stat"), "hidepid has no effect"
 (result,) = runner.execute(check=False)
 say("result", result.status.value, result.survivors)

@@ -84,7 +84,7 @@ def threads_of(pid: str) -> set[str]:
 
 def test_a_process_whose_main_thread_has_ended(run: RunScript, lines: Lines, tree: Path) -> None:
     """K2: its environment reads empty, that of its other threads does not."""
-    script = Script(script=f'exec {tree} /dev/null "(DsTio)i"', timeout=0.5)
+    script = Script(script=f'exec {tree} /dev/null "(DsTio)i"', timeout=1.5)
     result = run(script, kill_delay=0.2)
     (pid,) = lines.lines
     assert result.status is RunStatus.TIMED_OUT

@@ -132,10 +132,11 @@ def test_fails_at_last(make_runner: MakeRunner, tmp_path: Path) -> None:
     assert (tmp_path / "n").read_text() == "x\n" * 3
 
 
+@pytest.mark.slow
 def test_timeouts_are_retried(make_runner: MakeRunner, tmp_path: Path) -> None:
     """Retry: each attempt has the script's timeout for itself."""
     text = f"echo x >> {tmp_path}/n; [ $(wc -l < {tmp_path}/n) -ge 2 ] || exec sleep 60"
-    script = Script(script=text, timeout=0.3, retries=2, retry_delay=0)
+    script = Script(script=text, timeout=1.5, retries=2, retry_delay=0)
     (result,) = make_runner(script).execute()
     assert (result.status, result.attempts) == (RunStatus.SUCCEEDED, 2)
 

@@ -17,13 +17,14 @@ ENDS = {
     "badly": f"true {SECRET}; exit 3",
     "by a signal": f"true {SECRET}; kill -9 $$",
     "by its timeout": f"true {SECRET}; while :; do sleep 0.01; done",
-    "with open pipes": f"(sleep 0.3; true {SECRET}) & true",
+    "with open pipes": f"(sleep 2; true {SECRET}) & true",
     "without an interpreter": f"#!/no/such\ntrue {SECRET}",
     "with bad quotes": f'#!/bin/sh "{SECRET}\ntrue',
     "with a command that is missing": f"no-such-command {SECRET}",
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ENDS)
 def test_a_run(make_runner: MakeRunner, caplog: pytest.LogCaptureFixture, how: str) -> None:
     """X1: whichever way a run ends."""
@@ -33,7 +34,7 @@ def test_a_run(make_runner: MakeRunner, caplog: pytest.LogCaptureFixture, how: s
         raise LookupError("a logger that fails")
 
     runner = make_runner(
-        Script(script=ENDS[how], name="one", timeout=0.2, env={"TOKEN": SECRET}),
+        Script(script=ENDS[how], name="one", timeout=1, env={"TOKEN": SECRET}),
         env={"KEY": SECRET},
         wait_delay=0.05,
         kill_delay=0.1,

@@ -326,7 +326,7 @@ def test_a_proc_that_hides_other_users(open_path: Path) -> None:
 {BECOME_AGENT}
 say("hidden", not os.path.exists("/proc/1"))
 script = "(setsid sh -c 'echo $$ >pid; exec sleep 600' &); until [ -s pid ]; do :; done; sleep 600"
-with make(Script(script=script, timeout=0.3), working_dir=BASE) as runner:
+with make(Script(script=script, timeout=2), working_dir=BASE) as runner:
     (result,) = runner.execute(check=False)
 pid = (BASE / "pid").read_text().strip()
 stat = Path("/proc", pid, "stat")  # nobody may have waited for it yet

@@ -198,7 +198,7 @@ def test_timeout_with_a_stuck_logger(
     After its end flush_timeout counts, also where stall_timeout is no limit.
     """
     result = run(
-        Script(script="yes", timeout=0.1),
+        Script(script="yes", timeout=1),
         get_script_logger=lambda _: stuck,
         stall_timeout=stall_timeout,
         flush_timeout=0.1,

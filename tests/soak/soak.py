@@ -81,7 +81,7 @@ SCRIPTS: Final = (
         name="stubborn",
         timeout=0.3,
     ),
-    Script(script="sleep 2 & echo left", name="daemon"),
+    Script(script="sleep 10 & echo left", name="daemon"),
     Script(script="echo again; exit 1", name="retried", retries=2, retry_delay=0.1),
     Script(script="echo tick", name="every second", cron="* * * * * *"),
     Script(
