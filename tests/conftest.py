@@ -17,7 +17,9 @@ from support import Lines, children, descriptors, processes_with, threads
 from agentscripts import Options, Runner, RunResult, Script
 
 # How long an example takes is the machine's business.
-settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("any machine")
 
 _ENDING = 2.0  # seconds that a thread or a process may need to be gone for the system, too
