@@ -1,4 +1,4 @@
-"""Compile and run each tests/c/test_*.c, linked with csrc/*.c, once per sanitizer.
+"""Compile and run each tests/c/test_*.c, linked with csrc/*.c, for all sanitizers side by side.
 
     python tests/c/run_c_tests.py SANITIZER...      e.g. address,undefined thread
     CC="musl-gcc -static" python tests/c/run_c_tests.py none
@@ -67,7 +67,7 @@ def run_all(sanitizer: str, tests: list[Path]) -> int:
             pool.map(lambda source: compile_object(source, flags, directory), sources + tests)
         )
         core = objects[: len(sources)]
-        # One test at a time: some of them check how long something takes.
+        # One at a time: some of them check how long something takes.
         for test, compiled in zip(tests, objects[len(sources) :], strict=True):
             program = compiled.with_suffix("")
             subprocess.run([*CC, *flags, "-o", program, compiled, *core], check=True)
@@ -83,7 +83,8 @@ def main(sanitizers: list[str]) -> str | None:
     if not tests or not sanitizers:
         return f"{len(tests)} tests in {HERE}, {len(sanitizers)} sanitizers: nothing to do"
     try:
-        failures = sum(run_all(sanitizer, tests) for sanitizer in sanitizers)
+        with ThreadPoolExecutor(len(sanitizers)) as pool:
+            failures = sum(pool.map(lambda sanitizer: run_all(sanitizer, tests), sanitizers))
     except subprocess.CalledProcessError:
         return f"{CC[0]} failed, see above"
     return f"{failures} of {len(tests) * len(sanitizers)} C tests failed" if failures else None
