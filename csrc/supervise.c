@@ -283,7 +283,8 @@ static void read_stream(as_run *run, int index, int64_t now) {
     size = size < LARGE_READ ? size : LARGE_READ;
     ssize_t got = read(s->fd, place, size);
     if (got <= 0) {
-        s->ended = got == 0 || (errno != EAGAIN && errno != EINTR) || run->phase == DRAINING;
+        bool empty = errno == EAGAIN;
+        s->ended = got == 0 || (empty ? run->phase == DRAINING : errno != EINTR);
         return;
     }
     size_t n = (size_t)got;

@@ -38,7 +38,7 @@ CORE: Final = {
     "ppoll": "EINTR,ENOMEM",
     "poll": "EINTR,ENOMEM",
     "read": "EINTR,EAGAIN,ENOMEM,ESRCH",
-    "read_pipe": "EINTR,EAGAIN",
+    "read_pipe": "EINTR",  # EAGAIN would be a lie where there is something to read
     "wait": "EINTR,ECHILD",
     "fstat": "EIO,ENOMEM",
     "close": "EIO,EINTR",
