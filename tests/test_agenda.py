@@ -360,7 +360,7 @@ MOVES = st.one_of(
 
 
 @pytest.mark.slow
-@settings(derandomize=True, database=None, deadline=None, max_examples=100)
+@settings(derandomize=True, database=None, max_examples=100)
 @given(
     expressions=st.lists(st.sampled_from(EXPRESSIONS), min_size=1, unique=True),
     moves=st.lists(MOVES, min_size=1, max_size=20),

@@ -94,7 +94,7 @@ def test_forks_anew_all_the_time(
     result = run(Script(script=f"{chain} & sleep 300", timeout=1.5), kill_delay=0.3, cgroup=cgroup)
     assert not beats(beat)
     assert result.status is RunStatus.TIMED_OUT
-    assert result.duration >= 0.8
+    assert result.duration >= 1.8
     assert groups_in(cgroup) == []
 
 

@@ -347,7 +347,7 @@ def brute_force(
         before = reading
 
 
-REPRODUCIBLE = settings(derandomize=True, database=None, deadline=None)
+REPRODUCIBLE = settings(derandomize=True, database=None)
 
 
 @pytest.mark.slow

@@ -223,7 +223,6 @@ class RunnerMachine(RuleBasedStateMachine):
 RunnerMachine.TestCase.settings = settings(
     max_examples=EXAMPLES,
     stateful_step_count=12,
-    deadline=None,
     database=None,
     suppress_health_check=list(HealthCheck),
 )

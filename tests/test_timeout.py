@@ -76,7 +76,7 @@ def test_kill_delay(run: RunScript) -> None:
     result = run(Script(script=TRAP + "while :; do sleep 1; done", timeout=0.5), kill_delay=0.5)
     assert result.status is RunStatus.TIMED_OUT
     assert result.exit_code == -signal.SIGKILL
-    assert 1.0 <= result.duration < 4
+    assert 1.0 <= result.duration < 2
 
 
 def test_kill_delay_of_zero(run: RunScript) -> None:

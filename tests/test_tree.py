@@ -61,7 +61,7 @@ def test_stubborn_trees(run: RunScript, lines: Lines, start: str) -> None:
     result = run(Script(script=start, timeout=0.5), kill_delay=0.5)
     assert result.status is RunStatus.TIMED_OUT
     assert result.survivors == ()
-    assert 1.0 <= result.duration < 4
+    assert 1.0 <= result.duration < 2.5
     assert not any(is_alive(int(line)) for line in lines.lines if line.isdecimal())
     # the fixture looks for all others by their environment
 
