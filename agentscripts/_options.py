@@ -77,7 +77,8 @@ class Options:
     append_logs: whether a run keeps what the log file holds. Default: it empties it.
     stall_timeout: how long one ``send`` may hold up a script's output.
     flush_timeout: how long delivery may make no progress after a script's end; then the rest is
-        dropped. With ``0`` even a quick logger loses the last lines.
+        dropped. While lines wait for a thread, those of other runs count as progress, here and for
+        ``stall_timeout``. With ``0`` even a quick logger loses the last lines.
     timezone: where ``Script.cron`` counts the hours, unless it names a zone itself. Default:
         ``None``, the zone of this machine.
     cron_syntax: how ``Script.cron`` is read.

@@ -44,7 +44,7 @@ class RunResult:
     started_at, ended_at: in UTC; ``duration`` is in seconds of the monotonic clock.
     output_bytes, lines: what the script wrote to stdout and stderr together. Where a logger takes
         the lines, one longer than ``max_line`` counts once per piece.
-    lines_dropped: those of the lines that the logger was too slow to take.
+    lines_dropped: those of the lines for which the logger was not called: it was too slow.
     log_path: the log file; ``None`` when there is none. It holds every byte of the output.
     log_error: the first failure to write it; ``None`` when the file is complete.
     survivors: pids of processes of the run that could not be killed.
