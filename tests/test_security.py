@@ -276,7 +276,7 @@ say(results[0].status, len(results[0].survivors), time.monotonic() - begin < 8)
 runner.close()
 """
     command = [sys.executable, "-I", "-c", FORGE, str(open_path)]
-    # A session of its own, as each script's process has one that can be seen: that of the tests may be
+    # In a session of its own, which can be seen, as that of each script can: that of the tests may be
     # led from outside this pid namespace, and who is in it is not looked at.
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, start_new_session=True
