@@ -276,8 +276,8 @@ say(results[0].status, len(results[0].survivors), time.monotonic() - begin < 8)
 runner.close()
 """
     command = [sys.executable, "-I", "-c", FORGE, str(open_path)]
-    # In a session of its own, which can be seen, as that of each script can: that of the tests may be
-    # led from outside this pid namespace, and who is in it is not looked at.
+    # In a session that can be seen, as that of each script can: that of the tests may be led from
+    # outside this pid namespace, and who is in it is not looked at.
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as forger:
