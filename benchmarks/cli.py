@@ -7,7 +7,7 @@ import json
 import signal
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 
@@ -16,13 +16,16 @@ from benchmarks.chart import chart
 from benchmarks.choice import UnknownRowError, choose
 from benchmarks.lab import NoCompilerError, open_lab
 from benchmarks.limits import default_signals, raise_limits
-from benchmarks.measure import measure_row
+from benchmarks.measure import measure_row, rounds_of
 from benchmarks.report import Report
 from benchmarks.row import Row
 from benchmarks.rows import all_rows
 from benchmarks.table import machine_line, markdown, row_table
 
 __all__ = ["main"]
+
+# How long the row "one" takes where all rows would take more than the 5 minutes that they may.
+_SLOW: Final = 10.0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -34,7 +37,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--row", action="append", default=[], metavar="NAME", help="a name, its beginning, or *")
     add("--list", action="store_true", help="list the rows and measure nothing")
     add("--quick", action="store_true", help="the main rows with small sizes, in 30 s")
-    add("--rounds", type=_positive, metavar="N", help="how many rounds that count (default: 5)")
+    add(
+        "--rounds",
+        type=_positive,
+        metavar="N",
+        help="how many rounds that count (default: 5)",
+    )
     add("--markdown", action="store_true", help="print one table in Markdown")
     add("--load", type=Path, metavar="FILE", help="show an earlier result and measure nothing")
     add("--results", type=Path, default=ROOT / "benchmarks" / "results", metavar="DIRECTORY")
@@ -87,19 +95,28 @@ def _run(options: argparse.Namespace) -> int:
 
 def _measure(rows: list[Row], options: argparse.Namespace, console: Console) -> Report:
     errors = Console(stderr=True)
+
+    def warn(text: str) -> None:
+        errors.print(f"benchmarks: {text}", style="yellow", highlight=False)
+
     with open_lab(quick=options.quick) as lab:
         facts = machine.facts(lab)
         report = Report(facts, [])
         if not options.markdown:
             console.print(machine_line(facts), highlight=False)
         for warning in machine.warnings(facts):
-            errors.print(f"benchmarks: {warning}", style="yellow", highlight=False)
+            warn(warning)
+        slow = False
         for row in rows:
-            measured = measure_row(row, lab, options.rounds, _show_progress)
+            count = options.rounds or rounds_of(row, quick=options.quick, slow=slow)
+            measured = measure_row(row, lab, count, _show_progress)
             _show_progress("")
             report.rows.append(measured)
             if not options.markdown:
                 console.print(row_table(measured))
+            if row.name == "one" and measured.seconds > _SLOW and row is not rows[-1]:
+                slow = True
+                warn("the machine is slow: half the rounds for the rows that follow")
     return report
 
 

@@ -11,25 +11,30 @@ from benchmarks.lab import Lab, NoCompilerError
 from benchmarks.report import Measured
 from benchmarks.row import Cannot, Measure, Row
 
-__all__ = ["ROUNDS", "measure_row"]
+__all__ = ["ROUNDS", "measure_row", "rounds_of"]
 
 ROUNDS: Final = 5
+
+
+def rounds_of(row: Row, *, quick: bool, slow: bool) -> int:
+    """Return how many rounds count: the row's own number, else ``ROUNDS``; fewer in haste."""
+    count = row.rounds or (2 if quick else ROUNDS)
+    return (count + 1) // 2 if slow else count
 
 
 def measure_row(
     row: Row,
     lab: Lab,
-    rounds: int | None,
+    count: int,
     progress: Callable[[str], object] = lambda step: None,
 ) -> Measured:
     """Measure each contender of a row once a round, one after the other.
 
-    rounds: how many. Default: the row's own number, else ``ROUNDS``; fewer in a quick lab.
+    count: how many rounds.
     progress: called with what is done now.
     """
     began = time.monotonic()
     measured = Measured.of(row)
-    count = rounds or row.rounds or lab.pick(ROUNDS, 2)
     # The first round fills caches: the kernel's, the allocator's, that of compiled Python.
     first = -1 if row.warm_up else 0
     for number in range(first, count):

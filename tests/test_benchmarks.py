@@ -32,7 +32,7 @@ _load()
 from benchmarks.chart import chart  # noqa: E402
 from benchmarks.choice import UnknownRowError, choose  # noqa: E402
 from benchmarks.lab import Lab, NoCompilerError  # noqa: E402
-from benchmarks.measure import measure_row  # noqa: E402
+from benchmarks.measure import measure_row, rounds_of  # noqa: E402
 from benchmarks.report import Measured, Report  # noqa: E402
 from benchmarks.row import FLOOR, OURS, Better, Cannot, Measure, Row, Sample  # noqa: E402
 from benchmarks.rows import all_rows  # noqa: E402
@@ -143,6 +143,18 @@ def test_rounds_are_interleaved(lab: Lab) -> None:
     assert "".join(calls) == "ABABAB"
     assert measured.outcomes[OURS].values() == [3, 5]
     assert measured.outcomes["other"].values() == [4, 6]
+
+
+def test_fewer_rounds_in_haste() -> None:
+    """Benchmarks: a slow machine gets half of them, and never none."""
+    usual, few = make_row(), make_row(rounds=1)
+    counts = [
+        rounds_of(row, quick=quick, slow=slow)
+        for row in (usual, few)
+        for quick in (False, True)
+        for slow in (False, True)
+    ]
+    assert counts == [5, 3, 2, 1, 1, 1, 1, 1]
 
 
 def test_who_cannot_says_why(lab: Lab) -> None:

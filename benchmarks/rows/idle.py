@@ -63,7 +63,7 @@ def sleep_holding(seconds: float, base: str) -> dict[str, float]:
 
 def _fresh(function: object) -> Measure:
     def measure(lab: Lab) -> Sample:
-        seconds = lab.pick(2.0, 1.0)
+        seconds = 1.0
         figures = lab.fresh(function, seconds, str(lab.directory("idle")))  # type: ignore[arg-type]
         per_hour = HOUR / seconds
         return Sample(
@@ -77,7 +77,7 @@ def _fresh(function: object) -> Measure:
 ROWS = (
     Row(
         name="idle",
-        what="CPU time of an idle hour, by 2 s in each round",
+        what="CPU time of an idle hour, by 1 s in each round",
         unit="s/h",
         better=Better.LOWER,
         contenders={
