@@ -34,6 +34,10 @@ int64_t as_earlier(int64_t a, int64_t b) {
     return a == AS_FOREVER || (b != AS_FOREVER && b < a) ? b : a;
 }
 
+bool as_due(int64_t deadline, int64_t now) { return deadline != AS_FOREVER && now >= deadline; }
+
+struct pollfd as_want(int fd, short events) { return (struct pollfd){.fd = fd, .events = events}; }
+
 void as_wake(int eventfd) {
     uint64_t one = 1;
     /* EAGAIN: the counter is full, so it is readable already. */
