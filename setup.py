@@ -33,6 +33,7 @@ TEST = [
     "cffi>=1.17",
     "hypothesis>=6.100",
     "jsonschema>=4.20",
+    "packaging>=24",
     "pexpect>=4.9",
     "psleak>=0.1.6",
     "pyte>=0.8.1",

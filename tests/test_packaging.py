@@ -8,9 +8,11 @@ import sys
 import tarfile
 import venv
 import zipfile
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
 DIRECTORIES = ("agentscripts", "benchmarks", "csrc", "docs", "examples", "tests", ".ci")
@@ -24,7 +26,7 @@ FILES = (
         ".clang-tidy",
         ".gitignore",
     ),
-    *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE"),
+    *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "constraints.txt"),
 )
 GENERATED = shutil.ignore_patterns(
     "__pycache__", "*.py[cod]", "*.so", "20*", ".workspace", ".troubles"
@@ -174,3 +176,16 @@ def test_setup_refuses_what_cannot_work(pretence: str, message: str) -> None:
     code = f"import runpy, sys; {pretence}; runpy.run_path('setup.py')"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (1, "", message + "\n")
+
+
+def test_pins_are_what_is_asked_for() -> None:
+    """Each requirement, of whatever extra, has one version in constraints.txt, which it allows."""
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = {_normal(name): version for name, version in (line.split("==") for line in lines)}
+    for text in requires("agentscripts") or ():
+        wanted = Requirement(text)
+        assert wanted.specifier.contains(pins[_normal(wanted.name)]), text
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
