@@ -86,7 +86,7 @@ setup(
         "docs": DOCS,
         "test": CLI + DOCS + TEST,
         "bench": BENCH,
-        "dev": [*CLI, *DOCS, *TEST, "tox>=4.20"],
+        "dev": [*CLI, *DOCS, *TEST, "tox>=4.40"],
     },
     entry_points={"console_scripts": ["agentscripts = agentscripts.cli:main"]},
     cffi_modules=["csrc/build_core.py:ffibuilder"],

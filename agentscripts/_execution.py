@@ -38,9 +38,8 @@ _REMINDER: Final = 1.0  # seconds that a logger has for one
 
 
 def _chance() -> float:
-    import random  # only who retries pays for it
-
-    return random.random()  # noqa: S311 - so that not all come at once; no secret
+    """Return a number from 0 to 1, so that not all come at once."""
+    return int.from_bytes(os.urandom(4)) / 0xFFFFFFFF
 
 
 class Execution:

@@ -42,21 +42,31 @@ def command_line(pid: int) -> str:
 
     What a shell got by ``-c`` is left out: it is a script's text, and may hold secrets.
     """
-    import psutil
-
     try:
         # Not all of it, as psutil does: a process may say that it is terabytes of its memory.
         with open(f"/proc/{pid}/cmdline", "rb") as file:
             text = file.read(_LONGEST_COMMAND).decode("utf-8", "replace").rstrip("\0")
-        words = text.split("\0") if text else [psutil.Process(pid).name()]  # of a zombie
-    except (psutil.Error, OSError):
+    except OSError:
         return "?"
+    words = text.split("\0") if text else [_name(pid)]
     for index, word in enumerate(words):
         if word.startswith("-") and not word.startswith("--") and word.endswith("c"):
             words[index + 1 :] = ["…"]
             break
     text = " ".join(words)
     return text if len(text) <= 80 else f"{text[:79]}…"
+
+
+def _name(pid: int) -> str:
+    """Return a process's name, which a zombie has as well; ``?`` when it is gone."""
+    try:
+        import psutil  # only who meets a zombie pays for it
+    except ImportError:  # the host may have lost it, or the right to read it
+        return "?"
+    try:
+        return psutil.Process(pid).name()
+    except psutil.Error:
+        return "?"
 
 
 def describe(pids: Sequence[int]) -> str:

@@ -106,7 +106,7 @@ def _measure(rows: list[Row], options: argparse.Namespace, console: Console) -> 
             console.print(machine_line(facts), highlight=False)
         for warning in machine.warnings(facts):
             warn(warning)
-        slow = False
+        slow, whole = False, not (options.row or options.rounds or options.quick)
         for row in rows:
             count = options.rounds or rounds_of(row, quick=options.quick, slow=slow)
             measured = measure_row(row, lab, count, _show_progress)
@@ -114,9 +114,9 @@ def _measure(rows: list[Row], options: argparse.Namespace, console: Console) -> 
             report.rows.append(measured)
             if not options.markdown:
                 console.print(row_table(measured))
-            if row.name == "one" and measured.seconds > _SLOW and row is not rows[-1]:
+            if row.name == "one" and whole and measured.seconds > _SLOW:
                 slow = True
-                warn("the machine is slow: half the rounds for the rows that follow")
+                warn("the machine is slow: the rows that follow have fewer rounds")
     return report
 
 

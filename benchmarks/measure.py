@@ -17,7 +17,10 @@ ROUNDS: Final = 5
 
 
 def rounds_of(row: Row, *, quick: bool, slow: bool) -> int:
-    """Return how many rounds count: the row's own number, else ``ROUNDS``; fewer in haste."""
+    """Return how many rounds count: the row's own number, else ``ROUNDS``, or 2 in a quick run.
+
+    On a slow machine half as many, rounded up.
+    """
     count = row.rounds or (2 if quick else ROUNDS)
     return (count + 1) // 2 if slow else count
 

@@ -51,7 +51,7 @@ class Row:
     contenders: by name; a text instead of a callable says why that one cannot do the row.
     base: the contender that the others are divided by. Default: none.
     bar: what the library is to reach.
-    rounds: how many, where that is not for the command line to say.
+    rounds: how many, where not ``ROUNDS``.
     warm_up: whether a round that does not count comes first; not needed in fresh processes.
     quick: whether ``--quick`` has it.
     """

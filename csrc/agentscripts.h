@@ -201,7 +201,7 @@ int as_run_finish(as_run *run, as_delivery *delivery);
 void as_run_cancel(as_run *run, int how);
 /* Any thread. Returns the state; copies at most size bytes of the last line, *length says how many. */
 int as_run_snapshot(as_run *run, char *line, size_t size, size_t *length);
-/* The last complete lines (and the unfinished ones after as_run_finish), oldest first, newline
+/* The last complete lines (and the unfinished ones after as_run_supervise), oldest first, newline
    after each; at most size bytes from the end. Returns the length. Any thread. */
 size_t as_run_tail(as_run *run, char *text, size_t size);
 /* The first 3 and the last 3 lines of stderr, 1 KiB of each at most, newline after each, into

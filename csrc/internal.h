@@ -19,7 +19,7 @@ int64_t as_after(int64_t when, int64_t duration);
 /* The earlier of two deadlines. */
 int64_t as_earlier(int64_t a, int64_t b);
 bool as_due(int64_t deadline, int64_t now);
-struct pollfd as_want(int fd, short events);
+struct pollfd as_pollfd(int fd, short events);
 /* The value of an eventfd is of no interest, only that it is readable. */
 void as_wake(int eventfd);
 void as_close(int *fd);
@@ -181,8 +181,8 @@ void as_queue_abandon(as_queue *queue);
 
 /* ---- output.c: what a script prints, on its way to log file, tail and queue ---- */
 
-#define AS_PIPES 2                   /* stdout, stderr */
-#define AS_OUTPUT_FDS (AS_PIPES + 1) /* and the log file, where that is a pipe or a terminal */
+#define AS_OUTPUT_PIPES 2 /* stdout, stderr */
+#define AS_OUTPUT_FDS 3   /* and the log file, where that is a pipe or a terminal */
 
 typedef struct {
     int fd;          /* open until as_output_close: who holds its other end is asked before */
@@ -202,7 +202,7 @@ typedef struct {
     as_tail tail;
 
     /* All below belongs to the thread in as_run_supervise. */
-    as_stream streams[AS_PIPES];
+    as_stream streams[AS_OUTPUT_PIPES];
     as_logfile *log;
     bool draining;         /* only what the pipes hold is read */
     int64_t room_deadline; /* the queue is full until then; 0: it is not */
@@ -217,19 +217,23 @@ typedef struct {
     as_ends *errors;       /* stderr's first and last lines; NULL before the first */
 } as_output;
 
-/* *output is zero. 0 or an errno: then there is nothing to free. */
+/* *output is zero. 0 or -errno: then there is nothing to free. */
 int as_output_init(as_output *output, as_pool *pool, as_run *run, int wake_fd,
                    const as_limits *limits);
+/* The streams are its own from here on. */
+void as_output_begin(as_output *output, as_logfile *log, int stdout_fd, int stderr_fd);
 /* Closes the streams. */
 void as_output_close(as_output *output);
 void as_output_free(as_output *output);
-/* From any thread, as as_output_tail, which gives the last bytes where there is no room for all. */
+/* Both from any thread. Too little room: the begin of the line; of the tail, the end. */
 size_t as_output_last_line(as_output *output, char *line, size_t size);
 size_t as_output_tail(as_output *output, char *lines, size_t size);
 /* The script waits: for room in the queue, or for the log's target. */
 bool as_output_held_back(const as_output *output);
+/* The queue may have room again. */
+void as_output_has_room(as_output *output);
 /* What to poll for, until when, and what to do then. */
-void as_output_want(const as_output *output, struct pollfd fds[AS_OUTPUT_FDS]);
+void as_output_pollfds(const as_output *output, struct pollfd fds[AS_OUTPUT_FDS]);
 int64_t as_output_deadline(const as_output *output);
 void as_output_handle(as_output *output, const struct pollfd fds[AS_OUTPUT_FDS], int64_t now);
 bool as_output_no_writers(const as_output *output);
@@ -238,8 +242,8 @@ void as_output_look_for_hang_ups(as_output *output);
 /* From now on only what the pipes hold is read. */
 void as_output_drain(as_output *output, int64_t now);
 bool as_output_at_end(const as_output *output);
-/* Counts unfinished lines. */
-void as_output_finish(as_output *output);
+/* Unfinished lines become lines of the tail, and count where no logger is. */
+void as_output_end_lines(as_output *output);
 int as_output_note(as_output *output, as_logfile *log, const char *text, size_t size);
 
 /* ---- census.c: which processes there are ---- */

@@ -18,7 +18,7 @@ int as_output_init(as_output *output, as_pool *pool, as_run *run, int wake_fd,
                    const as_limits *limits) {
     int error = pthread_mutex_init(&output->tail_lock, NULL);
     if (error != 0) {
-        return error;
+        return -error;
     }
     output->limits = *limits;
     output->has_logger = pool != NULL;
@@ -27,6 +27,12 @@ int as_output_init(as_output *output, as_pool *pool, as_run *run, int wake_fd,
         as_queue_init(&output->queue, pool, run, wake_fd, limits);
     }
     return 0;
+}
+
+void as_output_begin(as_output *output, as_logfile *log, int stdout_fd, int stderr_fd) {
+    output->log = log;
+    output->streams[0].fd = stdout_fd;
+    output->streams[1].fd = stderr_fd;
 }
 
 void as_output_close(as_output *output) {
@@ -211,15 +217,18 @@ bool as_output_held_back(const as_output *output) {
     return output->room_deadline != 0 || output->log_rest_size > 0;
 }
 
-void as_output_want(const as_output *output, struct pollfd fds[AS_OUTPUT_FDS]) {
+void as_output_has_room(as_output *output) { output->room_deadline = 0; }
+
+void as_output_pollfds(const as_output *output, struct pollfd fds[AS_OUTPUT_FDS]) {
     bool reading = !as_output_held_back(output);
-    for (int i = 0; i < AS_PIPES; i++) {
+    for (int i = 0; i < AS_OUTPUT_PIPES; i++) {
         const as_stream *s = &output->streams[i];
         /* While the script is held back only the hang-up is of interest, and that once. */
         bool wanted = !s->ended && (reading || !s->hung_up);
-        fds[i] = as_want(wanted ? s->fd : -1, reading ? POLLIN : 0);
+        fds[i] = as_pollfd(wanted ? s->fd : -1, reading ? POLLIN : 0);
     }
-    fds[AS_PIPES] = as_want(output->log_rest_size ? as_logfile_fd(output->log) : -1, POLLOUT);
+    fds[AS_OUTPUT_PIPES] = as_pollfd(output->log_rest_size ? as_logfile_fd(output->log) : -1,
+                                     POLLOUT);
 }
 
 int64_t as_output_deadline(const as_output *output) {
@@ -228,20 +237,21 @@ int64_t as_output_deadline(const as_output *output) {
 }
 
 void as_output_handle(as_output *output, const struct pollfd fds[AS_OUTPUT_FDS], int64_t now) {
-    if (output->log_rest_size && (fds[AS_PIPES].revents || as_due(output->log_deadline, now))) {
+    if (output->log_rest_size &&
+        (fds[AS_OUTPUT_PIPES].revents || as_due(output->log_deadline, now))) {
         retry_log(output, now);
     }
     if (output->room_deadline != 0 && as_due(output->room_deadline, now)) {
         output->room_deadline = 0;
     }
-    for (int i = 0; i < AS_PIPES; i++) {
+    for (int i = 0; i < AS_OUTPUT_PIPES; i++) {
         as_stream *s = &output->streams[i];
         if (fds[i].revents & POLLHUP) {
             s->hung_up = true;
         }
         if (fds[i].revents & POLLIN) {
-            if (!as_output_held_back(
-                    output)) { /* the other stream may just have filled the queue */
+            /* The other stream may just have filled the queue. */
+            if (!as_output_held_back(output)) {
                 read_stream(output, i, now);
             }
         } else if ((fds[i].events & POLLIN) && (fds[i].revents || output->draining)) {
@@ -259,10 +269,10 @@ bool as_output_no_writers(const as_output *output) {
 }
 
 void as_output_look_for_hang_ups(as_output *output) {
-    struct pollfd fds[AS_PIPES] = {as_want(output->streams[0].fd, 0),
-                                   as_want(output->streams[1].fd, 0)};
-    (void)poll(fds, AS_PIPES, 0);
-    for (int i = 0; i < AS_PIPES; i++) {
+    struct pollfd fds[AS_OUTPUT_PIPES] = {as_pollfd(output->streams[0].fd, 0),
+                                          as_pollfd(output->streams[1].fd, 0)};
+    (void)poll(fds, AS_OUTPUT_PIPES, 0);
+    for (int i = 0; i < AS_OUTPUT_PIPES; i++) {
         as_stream *s = &output->streams[i];
         s->hung_up = s->hung_up || (fds[i].revents & POLLHUP);
     }
@@ -270,7 +280,7 @@ void as_output_look_for_hang_ups(as_output *output) {
 
 void as_output_drain(as_output *output, int64_t now) {
     output->draining = true;
-    for (int i = 0; i < AS_PIPES; i++) {
+    for (int i = 0; i < AS_OUTPUT_PIPES; i++) {
         as_stream *s = &output->streams[i];
         int size = s->hung_up ? -1 : fcntl(s->fd, F_GETPIPE_SZ);
         s->to_drain = size < 0 ? SIZE_MAX : (size_t)size;
@@ -285,7 +295,7 @@ bool as_output_at_end(const as_output *output) {
     return output->streams[0].ended && output->streams[1].ended && output->log_rest_size == 0;
 }
 
-void as_output_finish(as_output *output) {
+void as_output_end_lines(as_output *output) {
     if (!output->has_logger) {
         output->counted_lines += output->streams[0].in_line + output->streams[1].in_line;
     }
@@ -305,7 +315,7 @@ int as_output_note(as_output *output, as_logfile *log, const char *text, size_t 
     if (!output->has_logger) {
         return -error;
     }
-    for (int i = 0; i < AS_PIPES; i++) {
+    for (int i = 0; i < AS_OUTPUT_PIPES; i++) {
         if (output->streams[i].in_line) {
             as_queue_end_line(&output->queue, i); /* else that line would come after the note */
             output->streams[i].in_line = false;

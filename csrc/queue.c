@@ -2,7 +2,7 @@
  * queue.c: output on its way to the logger, and the pool of threads that call it (L5-L7).
  *
  * A run's queue is a ring of bytes, AS_QUEUE_BYTES large, and a list of spans: which of its bytes
- * belong to which stream and when they were read. The producer (supervise) reads straight into the
+ * belong to which stream and when they were read. The producer (output.c) reads straight into the
  * ring; the consumer (as_pool_next) cuts whole lines out of it and hands them on where they lie, so
  * that a line is copied only where it crosses from one span to another.
  *

@@ -60,11 +60,11 @@ as_run *as_run_new(as_pool *pool, const as_limits *limits) {
         return NULL;
     }
     run->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    int error = run->wake < 0 ? errno : as_output_init(&run->output, pool, run, run->wake, limits);
+    int error = run->wake < 0 ? -errno : as_output_init(&run->output, pool, run, run->wake, limits);
     if (error != 0) {
         as_close(&run->wake);
         free(run);
-        errno = error;
+        errno = -error;
         return NULL;
     }
     run->references = 1;
@@ -270,16 +270,16 @@ static void step(as_run *run, int64_t now) {
 enum { LEADER = AS_OUTPUT_FDS, WAKE, CANCEL, SIGNAL, MEMBERS }; /* after the output's */
 
 static nfds_t collect(const as_run *run, struct pollfd *fds) {
-    as_output_want(&run->output, fds);
-    fds[LEADER] = as_want(run->exited ? -1 : run->pidfd, POLLIN);
-    fds[WAKE] = as_want(run->wake, POLLIN);
+    as_output_pollfds(&run->output, fds);
+    fds[LEADER] = as_pollfd(run->exited ? -1 : run->pidfd, POLLIN);
+    fds[WAKE] = as_pollfd(run->wake, POLLIN);
     bool may_cancel = run->phase == RUNNING || run->phase == LINGERING;
-    fds[CANCEL] = as_want(may_cancel ? run->job.cancel_fd : -1, POLLIN);
-    fds[SIGNAL] = as_want(run->job.signal_fd, POLLIN);
+    fds[CANCEL] = as_pollfd(may_cancel ? run->job.cancel_fd : -1, POLLIN);
+    fds[SIGNAL] = as_pollfd(run->job.signal_fd, POLLIN);
     nfds_t count = MEMBERS;
     for (size_t i = 0; i < run->tree.count; i++) {
         if (run->tree.members[i].pidfd >= 0) {
-            fds[count++] = as_want(run->tree.members[i].pidfd, POLLIN);
+            fds[count++] = as_pollfd(run->tree.members[i].pidfd, POLLIN);
         }
     }
     return count;
@@ -342,7 +342,7 @@ static void handle(as_run *run, const struct pollfd *fds, nfds_t count, int64_t 
         uint64_t value;
         ssize_t got = read(run->wake, &value, sizeof value);
         (void)got;
-        run->output.room_deadline = 0;
+        as_output_has_room(&run->output);
     }
     if (fds[CANCEL].revents) {
         as_run_cancel(run, AS_CANCEL_STOP);
@@ -388,9 +388,7 @@ static void reap(as_run *run) {
 static void begin(as_run *run, const as_job *job) {
     run->job = *job;
     run->pidfd = job->child.pidfd;
-    run->output.log = job->log;
-    run->output.streams[0].fd = job->child.stdout_fd;
-    run->output.streams[1].fd = job->child.stderr_fd;
+    as_output_begin(&run->output, job->log, job->child.stdout_fd, job->child.stderr_fd);
     run->has_permit = job->gate != NULL;
     run->began = as_monotonic();
     set_phase(run, RUNNING, run->began, AS_FOREVER);
@@ -411,7 +409,7 @@ int as_run_supervise(as_run *run, const as_job *job, as_outcome *outcome) {
             return AS_INTERRUPTED;
         }
     }
-    as_output_finish(&run->output);
+    as_output_end_lines(&run->output);
     reap(run);
     as_close(&run->pidfd);
     as_tree_free(&run->tree);
@@ -437,7 +435,7 @@ int as_run_finish(as_run *run, as_delivery *delivery) {
     }
     while (output->has_logger) {
         int64_t deadline;
-        struct pollfd fds[] = {as_want(run->wake, POLLIN), as_want(run->job.signal_fd, POLLIN)};
+        struct pollfd fds[] = {as_pollfd(run->wake, POLLIN), as_pollfd(run->job.signal_fd, POLLIN)};
         if (as_queue_delivered(&output->queue, &deadline)) {
             break;
         }

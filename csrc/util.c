@@ -36,7 +36,9 @@ int64_t as_earlier(int64_t a, int64_t b) {
 
 bool as_due(int64_t deadline, int64_t now) { return deadline != AS_FOREVER && now >= deadline; }
 
-struct pollfd as_want(int fd, short events) { return (struct pollfd){.fd = fd, .events = events}; }
+struct pollfd as_pollfd(int fd, short events) {
+    return (struct pollfd){.fd = fd, .events = events};
+}
 
 void as_wake(int eventfd) {
     uint64_t one = 1;

@@ -145,16 +145,16 @@ def test_rounds_are_interleaved(lab: Lab) -> None:
     assert measured.outcomes["other"].values() == [4, 6]
 
 
-def test_fewer_rounds_in_haste() -> None:
-    """Benchmarks: a slow machine gets half of them, and never none."""
-    usual, few = make_row(), make_row(rounds=1)
+def test_fewer_rounds() -> None:
+    """Benchmarks: in a quick run, and on a slow machine."""
+    usual, few, one = make_row(), make_row(rounds=3), make_row(rounds=1)
     counts = [
         rounds_of(row, quick=quick, slow=slow)
-        for row in (usual, few)
+        for row in (usual, few, one)
         for quick in (False, True)
         for slow in (False, True)
     ]
-    assert counts == [5, 3, 2, 1, 1, 1, 1, 1]
+    assert counts == [5, 3, 2, 1, 3, 2, 3, 2, 1, 1, 1, 1]
 
 
 def test_who_cannot_says_why(lab: Lab) -> None:

@@ -317,6 +317,36 @@ runner.close()
     assert not is_alive(pid)
 
 
+def test_a_host_that_can_import_no_more(tmp_path: Path) -> None:
+    """R7: its packages were removed, or it may not read them any more: a run has its result."""
+    program = """
+class Nothing:
+    def find_spec(self, name, path=None, target=None):
+        raise ModuleNotFoundError(f"No module named {name!r}")
+make("true").execute()
+runner = make(
+    "exit 3",
+    Script(script="echo x; exit 1", name="again", retries=1, retry_delay=0.01),
+    "sleep 60 & echo $! >$CODER_SCRIPT_DATA_DIR/../pid",
+    Script(script="sleep 60", timeout=0.1),
+    Script(script="true", depends_on=(Dependency("again"),)),
+    "#!/no/such",
+    wait_delay=0.1,
+)
+sys.meta_path.insert(0, Nothing())
+try:
+    runner.execute()
+except ExecuteError as error:
+    say(*[one.status.value for one in error.results])
+    str(error), repr(error), [one.as_dict() for one in error.results]
+runner.close()
+"""
+    said = run_host(tmp_path, program)
+    (left,) = tmp_path.rglob("pid")
+    os.kill(int(left.read_text()), signal.SIGKILL)
+    assert said[-1] == "failed failed pipes_open timed_out skipped not_started"
+
+
 # ---- K6: hosts that meddle with children ----
 
 

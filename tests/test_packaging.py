@@ -1,11 +1,13 @@
 """The sdist and the wheel: complete, runnable, and refused where they cannot work."""
 
+import configparser
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import venv
 import zipfile
 from importlib.metadata import requires
@@ -13,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 DIRECTORIES = ("agentscripts", "benchmarks", "csrc", "docs", "examples", "tests", ".ci")
@@ -178,14 +181,19 @@ def test_setup_refuses_what_cannot_work(pretence: str, message: str) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (1, "", message + "\n")
 
 
-def test_pins_are_what_is_asked_for() -> None:
-    """Each requirement, of whatever extra, has one version in constraints.txt, which it allows."""
+def test_pins() -> None:
+    """Whatever is installed for work on this has one version in constraints.txt, an allowed one."""
     lines = (ROOT / "constraints.txt").read_text().splitlines()
-    pins = {_normal(name): version for name, version in (line.split("==") for line in lines)}
-    for text in requires("agentscripts") or ():
+    pins = {
+        canonicalize_name(name): version for name, version in (one.split("==") for one in lines)
+    }
+    assert len(pins) == len(lines)
+    tox = configparser.ConfigParser()
+    tox.read(ROOT / "tox.ini")
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
+    deps = [line for name in tox.sections() for line in tox[name].get("deps", "").splitlines()]
+    named = [line for line in deps if line and line[0] not in "{."]
+    assert {"ruff", "mypy"} <= set(named)
+    for text in (*requires("agentscripts"), *build, *named):
         wanted = Requirement(text)
-        assert wanted.specifier.contains(pins[_normal(wanted.name)]), text
-
-
-def _normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
+        assert wanted.specifier.contains(pins[canonicalize_name(wanted.name)]), text

@@ -276,8 +276,8 @@ say(results[0].status, len(results[0].survivors), time.monotonic() - begin < 8)
 runner.close()
 """
     command = [sys.executable, "-I", "-c", FORGE, str(open_path)]
-    # In a session that can be seen, as that of each script can: that of the tests may be led from
-    # outside this pid namespace, and who is in it is not looked at.
+    # A session of its own: getsid says 0 of one whose leader is outside this pid namespace, as that
+    # of the tests may be, and the census passes over such processes.
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as forger:
@@ -319,6 +319,31 @@ def children_of(pid: int) -> list[int]:
 
 def _run_there(base: Path, program: str) -> list[str]:
     return [line for line in run_host(base, program) if not line.startswith("line")]
+
+
+@needs_root
+@pytest.mark.slow
+def test_a_process_that_may_not_be_signalled(open_path: Path) -> None:
+    """K1, K4: the run ends on time all the same, and names it."""
+    program = f"""
+runner = make("sleep 600 & echo $$ $!; wait", working_dir=BASE, kill_delay=0.2)
+token, results = CancelToken(), []
+call = threading.Thread(target=lambda: results.extend(runner.execute(cancel=token, check=False)))
+call.start()
+while not any(run.last_line for run in runner.runs()):
+    time.sleep(0.01)
+os.setresuid({AGENT}, {AGENT}, {AGENT})  # all threads
+begin = time.monotonic()
+token.cancel()
+call.join()
+took = time.monotonic() - begin
+(result,) = results
+say(result.status, result.exit_code, 1.2 <= took < 15, *result.survivors)
+say(*runner.runs(), *result.tail)
+runner.close()
+"""
+    (said, pids) = _run_there(open_path, program)
+    assert said == f"cancelled None True {pids}"
 
 
 @needs_root

@@ -19,6 +19,7 @@ __all__ = ["ORDER", "ROWS", "sleep"]
 
 ORDER = 100
 HELD: Final = 100
+SECONDS: Final = 1.0
 HOUR: Final = 3600.0
 
 
@@ -63,9 +64,8 @@ def sleep_holding(seconds: float, base: str) -> dict[str, float]:
 
 def _fresh(function: object) -> Measure:
     def measure(lab: Lab) -> Sample:
-        seconds = 1.0
-        figures = lab.fresh(function, seconds, str(lab.directory("idle")))  # type: ignore[arg-type]
-        per_hour = HOUR / seconds
+        figures = lab.fresh(function, SECONDS, str(lab.directory("idle")))  # type: ignore[arg-type]
+        per_hour = HOUR / SECONDS
         return Sample(
             figures["cpu"] * per_hour,
             besides={"context switches/h": figures["switches"] * per_hour},
@@ -77,7 +77,7 @@ def _fresh(function: object) -> Measure:
 ROWS = (
     Row(
         name="idle",
-        what="CPU time of an idle hour, by 1 s in each round",
+        what=f"CPU time of an idle hour, by {SECONDS:g} s in each round",
         unit="s/h",
         better=Better.LOWER,
         contenders={

@@ -47,7 +47,7 @@ static char *make_place(consumer *c, int stream, size_t *room) {
     }
 }
 
-/* As supervise does with what it reads; returns how much of it was used up. */
+/* As output.c does with what it reads; returns how much of it was used up. */
 static size_t produce(consumer *c, int stream, const char *p, size_t n, bool drop) {
     if (drop) {
         as_queue_drop(as_run_queue(c->run), stream, p, n);

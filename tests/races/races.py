@@ -108,16 +108,21 @@ class Life:
         return []
 
     def end(self) -> list[str]:
-        """End those that are left; return what /proc says of them."""
+        """End those that are left; return what /proc says of them.
+
+        A chain of forks that is always elsewhere is left to its own end (LIFE of tree.c).
+        """
         found = []
-        while self.goes_on():
+        give_up = time.monotonic() + 2
+        while self.goes_on() and time.monotonic() < give_up:
             for pid in self.processes():
                 with contextlib.suppress(OSError):
                     stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
                     names = ("state", "parent", "group", "session")
                     words = map(" ".join, zip(names, stat, strict=False))
                     found.append(f"pid {pid}: {', '.join(words)}")
-                    os.kill(pid, signal.SIGKILL)
+                    # A chain of forks may have gone on in another one by now.
+                    os.killpg(int(stat[2]), signal.SIGKILL)
         return found
 
 
@@ -157,6 +162,7 @@ class Round:
         self.programs: dict[str, str] = {}
         self.cancelled: dict[str, datetime] = {}
         self.over = threading.Event()
+        self.checked = 0
         chance = self.chance
         kind = {index: chance.choice(("timeout", "cancel", "call")) for index in range(count)}
         scripts = [
@@ -194,6 +200,7 @@ class Round:
 
     def check(self, result: RunResult) -> None:
         """What must be true as soon as a run has its result."""
+        self.checked += 1
         name = result.script.name
         self.outcomes[f"{name.partition('-')[0]} {result.status}"] += result.attempts > 0
         if name.startswith("peaceful"):
@@ -261,6 +268,8 @@ class Round:
         self.over.set()
         canceller.join()
         self.runner.close()
+        if self.checked < len(self.programs):
+            self.wrong(f"only {self.checked} of {len(self.programs)} results came to be checked")
         for life in self.lives.values():
             life.close()
 
