@@ -158,6 +158,7 @@ def boaster() -> Iterator[int]:
 @pytest.mark.memory
 def test_an_endless_command_line(boaster: int) -> None:
     """K5: who names a process needs no memory for what that says of itself."""
+    command_line(boaster)  # imports what it needs
     tracemalloc.start()
     try:
         text = command_line(boaster)
