@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import logging
 import os
@@ -72,6 +71,7 @@ class Execution:
         self._sending = Turn()
         self._turn = threading.Lock()  # held while it writes to its log, as a run or a reminder
         self._begun = False  # it has written there; guarded by _turn
+        self._on_ended: Callable[[], None] | None = None  # until it was called; guarded by _turn
         self._lock = threading.Lock()  # guards the four below together
         self._core: Supervised | None = None  # while it may be asked and cancelled
         self._pid: int | None = None
@@ -127,17 +127,18 @@ class Execution:
 
         on_ended: called once, when the script has ended; its last lines may still be delivered.
         """
-        with self._turn, contextlib.ExitStack() as ended:
+        with self._turn:
             self.retry_at = None
+            self._on_ended = on_ended
             launch = self._launch()
-            ended.callback(on_ended)
             try:
                 if self.skip is not None:
                     self._skip(launch, *self.skip)
                     return permit
                 started = self._start(launch, permit)
-                return permit if started is None else self._supervise(started, ended, launch)
+                return permit if started is None else self._supervise(started, launch)
             finally:
+                self._say_ended()
                 with self._lock:
                     core, self._core = self._core, None
                     self._pid = self._started_at = None
@@ -145,6 +146,11 @@ class Execution:
                 if core is not None:
                     core.close()
                 self._context.ended.end()
+
+    def _say_ended(self) -> None:
+        on_ended, self._on_ended = self._on_ended, None
+        if on_ended is not None:
+            on_ended()
 
     def remind(self, text: Callable[[], str]) -> None:
         """Tell the script's log why the run waits; ``""``: it does no longer."""
@@ -260,7 +266,7 @@ class Execution:
                     return None
                 count = more
 
-    def _supervise(self, started: Started, ended: contextlib.ExitStack, launch: Launch) -> bool:
+    def _supervise(self, started: Started, launch: Launch) -> bool:
         with self._lock:
             self._core = core = started.core
             self._pid = started.process.pid
@@ -277,7 +283,7 @@ class Execution:
         status, reason = self._explain(started, outcome)
         if not self._plan_retry(started, status, reason):
             self.status = status
-        ended.close()
+        self._say_ended()
         delivered = core.finish(between)
         dropped = launch.end_delivery(delivered.lines)
         self._conclude(self._result_of(started, outcome, delivered.lines, dropped, status, reason))

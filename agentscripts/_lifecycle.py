@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import errno
 import threading
@@ -34,7 +33,7 @@ class OwnThread(threading.Thread):
         super().__init__(name=name, daemon=True)
         self._call = target
         self._returned = False
-        self._joining: collections.deque[threading.Lock] = collections.deque()  # held
+        self._joining: list[threading.Lock] = []  # held
 
     def run(self) -> None:
         """Call the target."""
@@ -44,7 +43,7 @@ class OwnThread(threading.Thread):
             del self._call  # what it holds goes with the end
             self._returned = True
             while self._joining:
-                self._joining.popleft().release()
+                self._joining.pop().release()
 
     def start(self) -> None:
         """Start it. Raises ``OSError`` when no thread is left in the system."""

@@ -246,7 +246,11 @@ static char **all_words(const as_command *command) {
 
 /* The pid, or -1 with errno. Returns when the child has become the script, or has failed. */
 static int start_child(start *s, int *pidfd) {
-    _Alignas(16) char stack[STACK];
+    /* Not a local one: what is called below it would touch another page of each waiting thread's. */
+    char *stack = malloc(STACK);
+    if (!stack) {
+        return -1;
+    }
     char all[SIGNAL_SET], old[SIGNAL_SET];
     memset(all, -1, sizeof all);
     (void)syscall(SYS_rt_sigprocmask, SIG_SETMASK, all, old, sizeof all);
@@ -254,6 +258,7 @@ static int start_child(start *s, int *pidfd) {
                     pidfd);
     int error = errno;
     (void)syscall(SYS_rt_sigprocmask, SIG_SETMASK, old, NULL, sizeof old);
+    free(stack);
     errno = error;
     return pid;
 }

@@ -238,7 +238,7 @@ sys.stdin.read()
             assert is_alive(shell) != dies
             assert is_alive(started)
         finally:
-            for pid in (started, shell):
+            for pid in (shell, started):  # the other way round, the shell might end between
                 if is_alive(pid):
                     os.kill(pid, signal.SIGKILL)
 
