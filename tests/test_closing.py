@@ -181,16 +181,17 @@ def test_what_is_left_after_close(make_runner: MakeRunner, tmp_path: Path) -> No
 
 
 def test_threads_stuck_in_user_code_are_named(
-    make_runner: MakeRunner, caplog: pytest.LogCaptureFixture
+    make_runner: MakeRunner, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     """S2: close returns although a logger and an on_complete never do; a warning names them."""
-    release = threading.Event()
+    release, called = threading.Event(), tmp_path / "called"
 
     def stick(_: object) -> None:
+        called.touch()
         release.wait()
 
     runner = make_runner(
-        "echo hello",
+        f"echo hello; until [ -e {called} ]; do sleep 0.01; done",  # else it may be given up before
         on_complete=stick,
         get_script_logger=lambda _: Lines(stick),
         stall_timeout=0.05,
