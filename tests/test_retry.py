@@ -231,18 +231,24 @@ def test_cancelled_while_lines_are_delivered(make_runner: MakeRunner, tmp_path: 
     second.result()
 
 
-def test_one_send_at_a_time(make_runner: MakeRunner) -> None:
+def test_one_send_at_a_time(make_runner: MakeRunner, tmp_path: Path) -> None:
     """Retry: L7: also where the logger is still busy with an attempt that was given up."""
     lock, go, overlaps = threading.Lock(), threading.Event(), []
+    called = tmp_path / "called"
 
     def on_send(batch: LogBatch) -> None:
+        called.touch()
         overlaps.append(not lock.acquire(blocking=False))
         go.wait(30)
         if not overlaps[-1]:
             lock.release()
 
     runner = make_runner(
-        Script(script="echo x; exit 1", retries=3, retry_delay=0),
+        Script(
+            script=f"echo x; until [ -e {called} ]; do sleep 0.01; done; exit 1",
+            retries=3,
+            retry_delay=0,
+        ),
         get_script_logger=lambda _: Lines(on_send),
         flush_timeout=0.05,
     )
