@@ -37,12 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--row", action="append", default=[], metavar="NAME", help="a name, its beginning, or *")
     add("--list", action="store_true", help="list the rows and measure nothing")
     add("--quick", action="store_true", help="the main rows with small sizes, in 30 s")
-    add(
-        "--rounds",
-        type=_positive,
-        metavar="N",
-        help="how many rounds that count (default: 5)",
-    )
+    add("--rounds", type=_positive, metavar="N", help="how many rounds that count (default: 5)")
     add("--markdown", action="store_true", help="print one table in Markdown")
     add("--load", type=Path, metavar="FILE", help="show an earlier result and measure nothing")
     add("--results", type=Path, default=ROOT / "benchmarks" / "results", metavar="DIRECTORY")
@@ -108,7 +103,7 @@ def _measure(rows: list[Row], options: argparse.Namespace, console: Console) -> 
             warn(warning)
         slow, whole = False, not (options.row or options.rounds or options.quick)
         for row in rows:
-            count = options.rounds or rounds_of(row, quick=options.quick, slow=slow)
+            count = options.rounds or rounds_of(row, lab, slow=slow)
             measured = measure_row(row, lab, count, _show_progress)
             _show_progress("")
             report.rows.append(measured)

@@ -16,12 +16,12 @@ __all__ = ["ROUNDS", "measure_row", "rounds_of"]
 ROUNDS: Final = 5
 
 
-def rounds_of(row: Row, *, quick: bool, slow: bool) -> int:
-    """Return how many rounds count: the row's own number, else ``ROUNDS``, or 2 in a quick run.
+def rounds_of(row: Row, lab: Lab, *, slow: bool) -> int:
+    """Return how many rounds count: the row's own number, else ``ROUNDS``, or 2 in a quick lab.
 
     On a slow machine half as many, rounded up.
     """
-    count = row.rounds or (2 if quick else ROUNDS)
+    count = row.rounds or lab.pick(ROUNDS, 2)
     return (count + 1) // 2 if slow else count
 
 

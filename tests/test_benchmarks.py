@@ -145,11 +145,11 @@ def test_rounds_are_interleaved(lab: Lab) -> None:
     assert measured.outcomes["other"].values() == [4, 6]
 
 
-def test_fewer_rounds() -> None:
+def test_fewer_rounds(tmp_path: Path) -> None:
     """Benchmarks: in a quick run, and on a slow machine."""
     usual, few, one = make_row(), make_row(rounds=3), make_row(rounds=1)
     counts = [
-        rounds_of(row, quick=quick, slow=slow)
+        rounds_of(row, Lab(tmp_path, None, quick=quick), slow=slow)
         for row in (usual, few, one)
         for quick in (False, True)
         for slow in (False, True)

@@ -43,7 +43,7 @@ def end_trees(*arguments: str) -> None:
     report = json.loads(done.stdout)
     print(report)
     assert report.pop("problems") == []
-    assert report.get("given up after a second", 0) <= 10  # chains of forks, on a busy machine
+    assert report.get("given up after a second", 0) <= 3
     assert report["bystanders"] > 100
     assert report["peaceful succeeded"] == 10
     assert report["tree timed_out"] > 10
