@@ -97,7 +97,6 @@ class Scenario:
             "env": {"MARKER": str(self.base / "marker")},
             "shell": "/bin/sh",
             "kill_delay": 0.01,
-            "wait_delay": 0.02,
             "get_script_logger": lambda _: self.lines,
         }
         return Runner(Options(**{**defaults, **self.options}))
@@ -275,7 +274,7 @@ SCENARIOS: dict[str, Callable[[Path], Scenario]] = {
     "output": lambda base: Output(base, OUTPUT),
     "stop": lambda base: Stopped(base, STOP, timeout=0.02),
     "rotate": lambda base: Rotated(base, ROTATE, max_log_bytes=80, log_backups=20),
-    "linger": lambda base: Lingering(base, LINGER),
+    "linger": lambda base: Lingering(base, LINGER, wait_delay=0.02),
     "whole": lambda base: Whole(base, RUN),
     "timer": lambda base: Timed(base, RUN),
 }
