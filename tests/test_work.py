@@ -295,7 +295,7 @@ def test_memory_of_a_script_that_is_held(tmp_path: Path) -> None:
     """A silent script costs the host 30.5 KiB: the pages of a thread's stack, and some objects."""
     program = """
 import gc
-HELD = 300
+HELD = 150
 def resident():
     gc.collect()
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -281,7 +281,7 @@ static void reaped_leader(void) {
 
 /* K1: those in the group have had the stop signal; the sweep tells the others, stopped ones too. */
 static void stop_signal(void) {
-    grove g = plant("trap '' HUP; (trap 'exit' HUP; while :; do sleep 0.01; done) & echo $!;"
+    grove g = plant("sleep 600 & echo $!;"
                     "setsid sh -c 'echo $$; kill -STOP $$; exec sleep 600' & wait");
     int inside = child_read_number(&g.leader), outside = child_read_number(&g.leader);
     begin(&g);
