@@ -12,7 +12,7 @@ import runpy
 import sysconfig
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import Extension, setup
 
 ROOT = Path(__file__).parent
 PACKAGE = "agentscripts"
@@ -47,8 +47,19 @@ TEST = [
 
 # Flags come from the environment (CFLAGS, AGENTSCRIPTS_SANITIZE), which no time stamp shows.
 OPTIONS = {"build_ext": {"force": True}}
-if not sysconfig.get_config_var("Py_GIL_DISABLED"):  # a free-threaded Python has no abi3
+ABI3 = not sysconfig.get_config_var("Py_GIL_DISABLED")  # a free-threaded Python has none
+if ABI3:
     OPTIONS["bdist_wheel"] = {"py_limited_api": "cp311"}
+
+BUILD = runpy.run_path(str(ROOT / "csrc/build_core.py"))
+STRINGS = Extension(
+    f"{PACKAGE}._strings",
+    ["csrc/python/strings.c"],
+    define_macros=[("Py_LIMITED_API", "0x030B0000")] if ABI3 else [],
+    py_limited_api=ABI3,
+    extra_compile_args=BUILD["COMPILE"],
+    extra_link_args=BUILD["LINK"],
+)
 
 setup(
     name="agentscripts",
@@ -90,5 +101,6 @@ setup(
     },
     entry_points={"console_scripts": ["agentscripts = agentscripts.cli:main"]},
     cffi_modules=["csrc/build_core.py:ffibuilder"],
+    ext_modules=[STRINGS],
     options=OPTIONS,
 )

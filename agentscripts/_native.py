@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
+from agentscripts import _strings
 from agentscripts._core import ffi, lib
 
 __all__ = [
@@ -223,10 +224,8 @@ class Batch:
     def lines(self) -> list[str]:
         """Return the lines as text."""
         batch = self.pointer
-        text = str(ffi.buffer(batch.text, batch.size), "utf-8", "replace")
-        if batch.has_nul:
-            text = text.replace("\0", "\ufffd")
-        return text.split("\n")
+        lines = _strings.split(ffi.buffer(batch.text, batch.size))
+        return [line.replace("\0", "\ufffd") for line in lines] if batch.has_nul else lines
 
 
 class Pool:

@@ -104,6 +104,7 @@ IMPURE_MODULES = {"threading", "subprocess", "select", "socket", "time", "_threa
 # Only these may know of processes, threads or the core.
 ONLY = {
     "agentscripts._core": {"_native"},
+    "agentscripts._strings": {"_native"},
     "subprocess": {"_spawn"},
     "croniter": {"_cron"},
     "prometheus_client": {"_foreground", "_metrics", "_metricspage", "_runner"},
@@ -130,7 +131,7 @@ def imports(name: str, *, typing: bool = True) -> set[str]:
             if node.module == "agentscripts":
                 # A submodule, or a name of the package.
                 for alias in node.names:
-                    is_module = (PACKAGE / f"{alias.name}.py").exists() or alias.name == "_core"
+                    is_module = any(PACKAGE.glob(f"{alias.name}.py*"))
                     found.add(f"agentscripts.{alias.name}" if is_module else "agentscripts")
             else:
                 found.add(node.module)
@@ -143,7 +144,7 @@ def imports(name: str, *, typing: bool = True) -> set[str]:
 
 def own_imports(name: str, *, typing: bool = True) -> set[str]:
     found = {one for one in imports(name, typing=typing) if one.split(".")[0] == "agentscripts"}
-    return {one.partition(".")[2] or "__init__" for one in found} - {"_core"}
+    return {one.partition(".")[2] or "__init__" for one in found} - {"_core", "_strings"}
 
 
 def modules() -> list[str]:

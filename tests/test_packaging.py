@@ -122,7 +122,8 @@ def test_wheel_holds_the_package_and_nothing_else(checkout: Path, wheel: Path) -
         for path in (checkout / "agentscripts").iterdir()
         if path.suffix in {".py", ".pyi"}
     }
-    built = {"agentscripts/_core.abi3.so", "agentscripts/py.typed"}
+    compiled = {"agentscripts/_core.abi3.so", "agentscripts/_strings.abi3.so"}
+    built = {*compiled, "agentscripts/py.typed"}
     template = {"agentscripts/timeline.html.jinja"}
     assert package == python | built | template
 
@@ -162,6 +163,7 @@ def test_editable_install_puts_the_core_into_the_checkout(
     package = Path(run(python, "-I", "-c", code, cwd=tmp_path).strip()).parent
     assert package == checkout / "agentscripts"
     assert (package / "_core.abi3.so").is_file()
+    assert (package / "_strings.abi3.so").is_file()
 
 
 @pytest.mark.parametrize(
