@@ -96,7 +96,7 @@ static bool is_leader(const as_tree *tree, int pid) {
     return tree->leader_ours && pid == tree->leader;
 }
 
-/* Marks the members of the tree; returns how many are known to be missing. */
+/* Marks the members of the tree; returns how many more there may be. */
 static size_t mark(const as_listing *all, const as_tree *tree) {
     for (size_t i = 0; i < all->count; i++) {
         as_process *p = &all->list[i];
@@ -117,6 +117,9 @@ static size_t mark(const as_listing *all, const as_tree *tree) {
                 p->member = p->unmarked = changed = true;
             }
         }
+    }
+    for (size_t i = 0; i < all->count; i++) {
+        unknown += all->list[i].hidden && !all->list[i].member;
     }
     return unknown;
 }
@@ -146,6 +149,7 @@ typedef struct {
     as_text buffer;
     as_member *alive;
     size_t alive_count, watched;
+    size_t living; /* those that are not on their way to their end, seen by a pidfd */
     size_t missed; /* there may be as many more */
 } sweep;
 
@@ -154,6 +158,13 @@ static bool is_found(sweep *s, int pid) {
     const as_process *was = as_process_find(s->found, s->count, pid);
     as_process now;
     return was && as_process_read(s->tree->census, pid, &now) && now.started == was->started;
+}
+
+static bool is_gone(const sweep *s, const as_process *was) {
+    as_process now;
+    return as_process_read(s->tree->census, was->pid, &now)
+               ? now.dead || now.started != was->started
+               : !as_out_of_resources();
 }
 
 /* Asked once more after its pidfd is open: then the answer is of the process that the pidfd names. */
@@ -170,21 +181,24 @@ static bool still_belongs(sweep *s, const as_process *was) {
 
 void as_tree_begin(as_tree *tree, as_census *census, int leader, int leader_fd, int cgroup_fd,
                    const char *run_id) {
-    as_process self = {0};
-    (void)as_process_read(census, leader,
-                          &self); /* 0 when unreadable: then all environments are read */
     *tree = (as_tree){.census = census,
                       .run_id = run_id,
                       .leader = leader,
                       .leader_fd = leader_fd,
-                      .cgroup_fd = cgroup_fd,
-                      .since = self.started};
+                      .cgroup_fd = cgroup_fd};
 }
 
 /* False once somebody has reaped it: then its number may name another. */
 static bool is_our_child(int pidfd) {
     siginfo_t info;
     return waitid(P_PIDFD, (id_t)pidfd, &info, WEXITED | WNOHANG | WNOWAIT) == 0;
+}
+
+void as_tree_date(as_tree *tree) {
+    as_process leader;
+    if (as_process_read(tree->census, tree->leader, &leader) && is_our_child(tree->leader_fd)) {
+        tree->since = leader.started;
+    }
 }
 
 /* By the leader's pidfd, which pins the group's number even after the leader is reaped; before Linux
@@ -206,7 +220,8 @@ static void tell_member(sweep *s, const as_process *p, int signal) {
         bool unknown = as_out_of_resources();
         as_close(&pidfd);
         if (!unknown) {
-            s->missed++; /* it may have forked between the scan and its end */
+            /* Else it may have forked between the scan and its end. */
+            s->missed += !p->exiting || !is_gone(s, p);
             return;
         }
         s->tree->untold = true; /* the next sweep tries again */
@@ -220,6 +235,7 @@ static void tell_member(sweep *s, const as_process *p, int signal) {
         as_close(&pidfd);
     }
     s->watched += pidfd >= 0;
+    s->living += pidfd < 0 || !p->exiting;
     s->alive[s->alive_count++] = (as_member){p->pid, pidfd};
 }
 
@@ -232,7 +248,7 @@ static void tell_members(sweep *s, bool unmarked, int signal) {
     }
 }
 
-/* Finds the members; returns how many are known to be missing, or -errno. The census is held only so
+/* Finds the members; returns how many more there may be, or -errno. The census is held only so
    long: many runs that end at one moment wait for it. */
 static int find_members(sweep *s) {
     as_tree *tree = s->tree;
@@ -264,6 +280,7 @@ int as_tree_sweep(as_tree *tree, int signal) {
         as_tree_free(tree);
         tree->members = s.alive;
         tree->count = s.alive_count;
+        tree->ending = result == 0 && s.missed == 0 && s.living == 0;
     }
     free(s.found);
     free(s.buffer.bytes);

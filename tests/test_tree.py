@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
@@ -95,6 +96,46 @@ def test_many_stubborn_processes(run: RunScript) -> None:
     result = run(Script(script=script, timeout=1.5), kill_delay=0.2)
     assert result.status is RunStatus.TIMED_OUT
     assert result.survivors == ()
+
+
+def _children(pid: int) -> list[int]:
+    return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
+def _seize(pid: int) -> None:
+    """Trace a process: as a zombie it is ours until we wait for it."""
+    libc, request = ctypes.CDLL(None, use_errno=True), 0x4206
+    if libc.ptrace(ctypes.c_long(request), pid, None, None) != 0:
+        pytest.skip(f"no process may be traced: {os.strerror(ctypes.get_errno())}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("session", ["", "setsid"])
+def test_an_exiting_process_is_not_gone(run: RunScript, lines: Lines, session: str) -> None:
+    """K1: one that has lost its environment on its way to its end is waited for all the same.
+
+    A namespace's first process ends once the others are gone, for which a tracer takes its time.
+    """
+    unshare = "unshare --pid --fork"
+    if subprocess.run([*unshare.split(), "true"], capture_output=True).returncode != 0:
+        pytest.skip("no pid namespace can be made")
+    inside = f"{session} {unshare} sh -c 'sleep 300 & echo up; wait'"
+    script = Script(script=f"{TRAP}{inside} & echo $!; wait", timeout=1.0)
+    call = Background(lambda: run(script, kill_delay=0.1))
+    lines.wait_for("up")
+    outer = int(next(line for line in lines.lines if line != "up"))
+    (first,) = eventually(lambda: _children(outer), "unshare has forked")
+    (sleep,) = eventually(lambda: _children(first), "sh has forked")
+    _seize(sleep)
+    try:
+        result = call.result()
+        assert is_alive(first)
+        assert result.status is RunStatus.TIMED_OUT
+        assert result.duration >= 1.0 + 0.1 + 1.0
+        assert session or result.survivors == (first,)
+    finally:
+        os.waitpid(sleep, 0x40000000)  # __WALL: no child of ours
+    eventually(lambda: not is_alive(first), "the first process has ended")
 
 
 @pytest.mark.slow
