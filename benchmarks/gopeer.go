@@ -81,7 +81,7 @@ func (c *cutter) close() error {
 
 // run runs one program to its end, in a session of its own.
 func run(ctx context.Context, timeout time.Duration, log string, words []string, to send) (err error) {
-	data := filepath.Join(filepath.Dir(log), "data")
+	data := filepath.Join(filepath.Dir(os.Args[0]), "data")
 	if err := os.MkdirAll(data, 0o700); err != nil {
 		return err
 	}

@@ -178,8 +178,9 @@ static void sweep(as_run *run, int64_t now) {
     if (killing) {
         kill_cgroup(run);
     }
-    run->conclusive = run->exited; /* else the leader may fork behind the scan's back */
+    bool exited = run->exited; /* else the leader may fork behind the scan's back */
     int alive = as_tree_sweep(&run->tree, signal);
+    run->conclusive = exited && alive >= 0;
     run->swept = run->swept || (alive >= 0 && !run->tree.untold);
     run->tree_gone = alive == 0 && run->conclusive;
     bool missed = alive > 0 && (size_t)alive > run->tree.count;

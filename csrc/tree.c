@@ -168,14 +168,14 @@ static bool is_gone(const sweep *s, const as_process *was) {
 }
 
 /* Asked once more after its pidfd is open: then the answer is of the process that the pidfd names. */
-static bool still_belongs(sweep *s, const as_process *was) {
+static bool still_belongs(sweep *s, const as_process *was, as_process *now) {
     const as_tree *tree = s->tree;
-    as_process now;
-    if (!as_process_read(tree->census, was->pid, &now) || now.dead || now.started != was->started) {
+    if (!as_process_read(tree->census, was->pid, now) || now->dead ||
+        now->started != was->started) {
         return false;
     }
-    return belongs(tree, &now, NULL) || is_leader(tree, now.parent) || is_found(s, now.parent) ||
-           belongs(tree, &now, as_process_ids(tree->census, was->pid, &s->buffer)) ||
+    return belongs(tree, now, NULL) || is_leader(tree, now->parent) || is_found(s, now->parent) ||
+           belongs(tree, now, as_process_ids(tree->census, was->pid, &s->buffer)) ||
            is_in_cgroup(tree, was->pid);
 }
 
@@ -216,7 +216,8 @@ void as_tree_signal_group(const as_tree *tree, int signal) {
 static void tell_member(sweep *s, const as_process *p, int signal) {
     bool told = signal == 0 || (signal != SIGKILL && p->group == s->tree->leader);
     int pidfd = as_pidfd_open(p->pid);
-    if (pidfd < 0 || !still_belongs(s, p)) {
+    as_process now = {0};
+    if (pidfd < 0 || !still_belongs(s, p, &now)) {
         bool unknown = as_out_of_resources();
         as_close(&pidfd);
         if (!unknown) {
@@ -235,7 +236,8 @@ static void tell_member(sweep *s, const as_process *p, int signal) {
         as_close(&pidfd);
     }
     s->watched += pidfd >= 0;
-    s->living += pidfd < 0 || !p->exiting;
+    /* Read twice: the flag and the number of threads are not of one moment. */
+    s->living += pidfd < 0 || !p->exiting || !now.exiting;
     s->alive[s->alive_count++] = (as_member){p->pid, pidfd};
 }
 
@@ -266,6 +268,7 @@ static int find_members(sweep *s) {
 
 int as_tree_sweep(as_tree *tree, int signal) {
     sweep s = {.tree = tree};
+    tree->ending = false;
     int result = find_members(&s);
     s.alive = result < 0 ? NULL : calloc(s.count + 1, sizeof *s.alive);
     tree->untold = tree->untold && !s.alive;

@@ -123,6 +123,7 @@ def test_an_exiting_process_is_not_gone(run: RunScript, lines: Lines, session: s
     script = Script(script=f"{TRAP}{inside} & echo $!; wait", timeout=1.0)
     call = Background(lambda: run(script, kill_delay=0.1))
     lines.wait_for("up")
+    lines.wait_for("", 2)
     outer = int(next(line for line in lines.lines if line != "up"))
     (first,) = eventually(lambda: _children(outer), "unshare has forked")
     (sleep,) = eventually(lambda: _children(first), "sh has forked")
