@@ -1,4 +1,4 @@
-"""Build agentscripts: the metadata and the C core."""
+"""Build agentscripts: the metadata and the two extension modules."""
 
 import sys
 

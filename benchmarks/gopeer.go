@@ -108,10 +108,7 @@ func run(ctx context.Context, timeout time.Duration, log string, words []string,
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	done := make(chan error, 1)
-	go func() { done <- cmd.Wait() }()
-	err = <-done
-	return errors.Join(err, out.close(), errs.close())
+	return errors.Join(cmd.Wait(), out.close(), errs.close())
 }
 
 func expect(err error, what string) {

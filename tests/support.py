@@ -123,12 +123,13 @@ def processes_with(variable: str) -> list[int]:
     return found
 
 
-def children() -> set[int]:
-    """Return the pids of this process's children, zombies included."""
+def children(pid: int | None = None) -> set[int]:
+    """Return the pids of a process's children, zombies included; by default of this process's."""
+    tasks = Path("/proc", str(pid or "self"), "task")
     found: set[int] = set()
-    for task in os.listdir("/proc/self/task"):
+    for task in os.listdir(tasks):
         with contextlib.suppress(OSError):
-            found.update(map(int, Path("/proc/self/task", task, "children").read_text().split()))
+            found.update(map(int, (tasks / task / "children").read_text().split()))
     return found
 
 

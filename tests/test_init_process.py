@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from commandline import Running, wait_for
-from support import eventually, state_of
+from support import children, eventually, state_of
 
 pytestmark = pytest.mark.slow  # each starts a Python
 
@@ -48,12 +48,8 @@ def before() -> tuple[str, ...]:
     return found
 
 
-def _children(pid: int) -> set[int]:
-    return set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
-
-
 def _process_1(process: Running) -> int:
-    (pid,) = eventually(lambda: _children(process.pid), "unshare has forked")
+    (pid,) = eventually(lambda: children(process.pid), "unshare has forked")
     return pid
 
 
@@ -72,9 +68,9 @@ def test_orphans_are_reaped(tmp_path: Path, before: tuple[str, ...]) -> None:
         wait_for(process.stdout, "a | left")
         wait_for(process.stderr, _RUNNING)
         reaper = _process_1(process)
-        assert len(eventually(lambda: len(_children(reaper)) >= 4 and _children(reaper))) == 4
+        assert len(eventually(lambda: len(children(reaper)) >= 4 and children(reaper))) == 4
         os.write(go, b"\n\n\n")
-        (agent,) = eventually(lambda: len(_children(reaper)) == 1 and _children(reaper), "reaped")
+        (agent,) = eventually(lambda: len(children(reaper)) == 1 and children(reaper), "reaped")
         assert state_of(agent) not in ("", "Z")
         os.kill(reaper, signal.SIGTERM)
         assert process.finish()[0] == 143
@@ -108,7 +104,7 @@ def test_death_by_signal(tmp_path: Path, before: tuple[str, ...], number: signal
     with Running(tmp_path, _STOP, "--cron", before=before) as process:
         wait_for(process.stderr, _RUNNING)
         reaper = _process_1(process)
-        (agent,) = _children(reaper)
+        (agent,) = children(reaper)
         os.kill(agent if number == signal.SIGKILL else reaper, number)
         assert process.finish()[0] == 128 + number
 
@@ -133,7 +129,7 @@ def test_fork_comes_first(tmp_path: Path, before: tuple[str, ...]) -> None:
     with Running(tmp_path, _STOP, "--cron", before=before) as process:
         wait_for(process.stderr, _RUNNING)
         reaper = _process_1(process)
-        (agent,) = _children(reaper)
+        (agent,) = children(reaper)
         assert "pydantic_core" in Path(f"/proc/{agent}/maps").read_text()
         assert "pydantic_core" not in Path(f"/proc/{reaper}/maps").read_text()
         os.kill(reaper, signal.SIGTERM)

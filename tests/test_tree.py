@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import MakeRunner, RunScript
-from support import Background, Lines, eventually, is_alive, run_host
+from support import Background, Lines, children, eventually, is_alive, run_host
 
 from agentscripts import CancelToken, RunStatus, Script
 
@@ -98,10 +98,6 @@ def test_many_stubborn_processes(run: RunScript) -> None:
     assert result.survivors == ()
 
 
-def _children(pid: int) -> list[int]:
-    return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
-
-
 def _seize(pid: int) -> None:
     """Trace a process: as a zombie it is ours until we wait for it."""
     libc, request = ctypes.CDLL(None, use_errno=True), 0x4206
@@ -125,8 +121,8 @@ def test_an_exiting_process_is_not_gone(run: RunScript, lines: Lines, session: s
     lines.wait_for("up")
     lines.wait_for("", 2)
     outer = int(next(line for line in lines.lines if line != "up"))
-    (first,) = eventually(lambda: _children(outer), "unshare has forked")
-    (sleep,) = eventually(lambda: _children(first), "sh has forked")
+    (first,) = eventually(lambda: children(outer), "unshare has forked")
+    (sleep,) = eventually(lambda: children(first), "sh has forked")
     _seize(sleep)
     try:
         result = call.result()
