@@ -77,20 +77,12 @@ enum {
     PARENT = 4,
     GROUP = 5,
     SESSION = 6,
-    FLAGS = 9,
     THREADS = 20,
     START = 22,
     END_CODE = 27,
     ENV_START = 50,
     ENV_END = 51
 };
-
-#define PF_EXITING UINT64_C(4) /* include/linux/sched.h; since Linux 2.0 */
-
-/* In the kernel's do_exit: it runs no more of its program, so it cannot fork. */
-static bool is_exiting(const uint64_t *field) {
-    return (field[FLAGS] & PF_EXITING) && field[THREADS] <= 1;
-}
 
 /* Reads the fields from STATE to `last`. False: no such process, or as_out_of_resources. */
 static bool read_fields(const as_census *census, int pid, int last, uint64_t *field, char *state) {
@@ -131,7 +123,6 @@ bool as_process_read(const as_census *census, int pid, as_process *out) {
                         .parent = (int)field[PARENT],
                         .group = (int)field[GROUP],
                         .session = (int)field[SESSION],
-                        .exiting = is_exiting(field),
                         /* A main thread may end before the others: a zombie with threads lives. */
                         .dead = (state == 'Z' || state == 'X') && field[THREADS] <= 1};
     return true;
@@ -140,7 +131,7 @@ bool as_process_read(const as_census *census, int pid, as_process *out) {
 /* Why an environment reads empty: it is, or it is not that of the whole process yet, or no more. An
    exec counts it string by string and sets both its end and the program's only then (create_elf_tables
    in fs/binfmt_elf.c). A main thread that has ended has none; the others still do. */
-enum emptiness { EMPTY, IN_EXEC, IN_EXIT, IN_THREADS };
+enum emptiness { EMPTY, IN_EXEC, IN_THREADS };
 
 static enum emptiness why_empty(const as_census *census, int pid) {
     uint64_t field[ENV_END + 1] = {0};
@@ -150,9 +141,6 @@ static enum emptiness why_empty(const as_census *census, int pid) {
     }
     if (state == 'Z' || state == 'X') {
         return field[THREADS] > 1 ? IN_THREADS : EMPTY;
-    }
-    if (is_exiting(field)) {
-        return IN_EXIT;
     }
     return field[END_CODE] == 0 || field[ENV_START] != field[ENV_END] ? IN_EXEC : EMPTY;
 }
@@ -260,10 +248,6 @@ const char *as_process_ids(const as_census *census, int pid, as_text *buffer) {
             return ids;
         }
         enum emptiness why = why_empty(census, pid);
-        if (why == IN_EXIT) {
-            errno = EBUSY;
-            return NULL;
-        }
         ids = why == IN_THREADS ? read_ids_of_threads(census, pid, buffer) : NULL;
         if (ids || why == EMPTY || (why == IN_THREADS && errno != 0)) {
             return ids;
@@ -277,7 +261,6 @@ static int keep_run_ids(as_census *census, as_process *found) {
     const char *ids = as_process_ids(census, found->pid, &census->environ);
     if (!ids) {
         census->in_exec |= errno == EAGAIN;
-        found->hidden = errno == EBUSY;
         return as_out_of_resources() ? -errno : 0;
     }
     size_t size = strlen(ids) + 1;

@@ -258,8 +258,6 @@ typedef struct {
     size_t ids;       /* where its run ids are in the listing's; 0: none */
     int pid, parent, group, session;
     bool dead;
-    bool exiting;  /* it runs no more of its program, so it does not fork */
-    bool hidden;   /* likewise, and its run ids could not be read any more */
     bool member;   /* for who has the listing */
     bool unmarked; /* likewise: a member by its parent alone */
 } as_process;
@@ -280,7 +278,7 @@ as_process *as_process_find(as_process *list, size_t count, int pid);
    none, or as_out_of_resources. */
 bool as_process_read(const as_census *census, int pid, as_process *out);
 /* The run ids in a process's environment; NULL: none, or it is gone, or not ours to read, or, with
-   EAGAIN, it has been in the middle of an exec for a millisecond, or, with EBUSY, it is exiting. */
+   EAGAIN, it has been in the middle of an exec for a millisecond. */
 const char *as_process_ids(const as_census *census, int pid, as_text *buffer);
 /* Of a file that could not be read: the process may be there all the same. */
 bool as_out_of_resources(void);
@@ -305,14 +303,10 @@ typedef struct {
     uint64_t since;     /* the leader's start, in clock ticks after boot */
     as_member *members; /* those that were alive at the last sweep */
     size_t count;
-    bool ending; /* there were no others, these are watched, and none of them can fork any more */
 } as_tree;
 
 void as_tree_begin(as_tree *tree, as_census *census, int leader, int leader_fd, int cgroup_fd,
                    const char *run_id);
-/* To be called once, before the first sweep: reads when the leader started. Where that is unknown, each
-   sweep reads all environments. Not before the group is signalled, for it takes as long as that. */
-void as_tree_date(as_tree *tree);
 /* To the leader's process group. */
 void as_tree_signal_group(const as_tree *tree, int signal);
 /* Finds what is alive besides the leader and signals it: SIGKILL all, and the group, also when it

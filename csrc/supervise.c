@@ -45,10 +45,9 @@ struct as_run {
     int pidfd;
     bool exited, has_permit, kill_now;
     as_tree tree;
-    bool swept;      /* the stop signal has been sent to the whole tree */
-    bool conclusive; /* the last sweep can have overlooked nothing that the leader forked */
+    bool swept; /* the stop signal has been sent to the whole tree */
     bool tree_gone;
-    int64_t began, phase_end, next_sweep, pause;
+    int64_t began, phase_end, next_sweep;
     bool finished;
     as_outcome outcome;
 };
@@ -144,10 +143,8 @@ static void stop(as_run *run, int status, int64_t now) {
                   run->job.run_id);
     as_tree_signal_group(&run->tree, run->job.stop_signal);
     as_tree_signal_group(&run->tree, SIGCONT); /* a stopped process must get it too */
-    as_tree_date(&run->tree);
     set_phase(run, STOPPING, now, run->kill_now ? 0 : run->job.kill_delay);
     run->next_sweep = as_after(now, GRACE);
-    run->pause = GRACE;
 }
 
 static void kill_cgroup(const as_run *run) {
@@ -178,18 +175,14 @@ static void sweep(as_run *run, int64_t now) {
     if (killing) {
         kill_cgroup(run);
     }
-    bool exited = run->exited; /* else the leader may fork behind the scan's back */
+    bool conclusive = run->exited; /* else the leader may fork behind the scan's back */
     int alive = as_tree_sweep(&run->tree, signal);
-    run->conclusive = exited && alive >= 0;
     run->swept = run->swept || (alive >= 0 && !run->tree.untold);
-    run->tree_gone = alive == 0 && run->conclusive;
+    run->tree_gone = alive == 0 && conclusive;
     bool missed = alive > 0 && (size_t)alive > run->tree.count;
     if (killing && missed) {
         run->next_sweep = now;
-    } else if (missed) {
-        run->next_sweep = as_after(now, run->pause);
-        run->pause = as_earlier(2 * run->pause, KILL_AGAIN);
-    } else if (killing) {
+    } else if (killing || missed) {
         run->next_sweep = as_after(now, KILL_AGAIN);
     } else if (alive < 0 || !all_watched(&run->tree)) {
         run->next_sweep = as_after(now, LOOK_AGAIN);
@@ -321,8 +314,7 @@ static int wait_until(struct pollfd *fds, nfds_t count, int64_t deadline) {
     return -error;
 }
 
-/* All watched processes of the tree have ended: look again at once, unless the last sweep found nothing
-   but these and they could not fork any more. */
+/* All watched processes of the tree have ended: look again at once. */
 static void watch_members(as_run *run, const struct pollfd *fds, nfds_t count, int64_t now) {
     bool watched = !run->exited;
     for (nfds_t i = MEMBERS; i < count; i++) {
@@ -336,9 +328,7 @@ static void watch_members(as_run *run, const struct pollfd *fds, nfds_t count, i
             watched = true;
         }
     }
-    if (!watched && run->tree.ending && run->conclusive) {
-        run->tree_gone = true;
-    } else if (!watched) {
+    if (!watched) {
         run->next_sweep = now;
     }
 }

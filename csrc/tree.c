@@ -96,7 +96,7 @@ static bool is_leader(const as_tree *tree, int pid) {
     return tree->leader_ours && pid == tree->leader;
 }
 
-/* Marks the members of the tree; returns how many more there may be. */
+/* Marks the members of the tree; returns how many are known to be missing. */
 static size_t mark(const as_listing *all, const as_tree *tree) {
     for (size_t i = 0; i < all->count; i++) {
         as_process *p = &all->list[i];
@@ -117,9 +117,6 @@ static size_t mark(const as_listing *all, const as_tree *tree) {
                 p->member = p->unmarked = changed = true;
             }
         }
-    }
-    for (size_t i = 0; i < all->count; i++) {
-        unknown += all->list[i].hidden && !all->list[i].member;
     }
     return unknown;
 }
@@ -149,7 +146,6 @@ typedef struct {
     as_text buffer;
     as_member *alive;
     size_t alive_count, watched;
-    size_t living; /* those that are not on their way to their end, seen by a pidfd */
     size_t missed; /* there may be as many more */
 } sweep;
 
@@ -160,45 +156,35 @@ static bool is_found(sweep *s, int pid) {
     return was && as_process_read(s->tree->census, pid, &now) && now.started == was->started;
 }
 
-static bool is_gone(const sweep *s, const as_process *was) {
-    as_process now;
-    return as_process_read(s->tree->census, was->pid, &now)
-               ? now.dead || now.started != was->started
-               : !as_out_of_resources();
-}
-
 /* Asked once more after its pidfd is open: then the answer is of the process that the pidfd names. */
-static bool still_belongs(sweep *s, const as_process *was, as_process *now) {
+static bool still_belongs(sweep *s, const as_process *was) {
     const as_tree *tree = s->tree;
-    if (!as_process_read(tree->census, was->pid, now) || now->dead ||
-        now->started != was->started) {
+    as_process now;
+    if (!as_process_read(tree->census, was->pid, &now) || now.dead || now.started != was->started) {
         return false;
     }
-    return belongs(tree, now, NULL) || is_leader(tree, now->parent) || is_found(s, now->parent) ||
-           belongs(tree, now, as_process_ids(tree->census, was->pid, &s->buffer)) ||
+    return belongs(tree, &now, NULL) || is_leader(tree, now.parent) || is_found(s, now.parent) ||
+           belongs(tree, &now, as_process_ids(tree->census, was->pid, &s->buffer)) ||
            is_in_cgroup(tree, was->pid);
 }
 
 void as_tree_begin(as_tree *tree, as_census *census, int leader, int leader_fd, int cgroup_fd,
                    const char *run_id) {
+    as_process self = {0};
+    (void)as_process_read(census, leader,
+                          &self); /* 0 when unreadable: then all environments are read */
     *tree = (as_tree){.census = census,
                       .run_id = run_id,
                       .leader = leader,
                       .leader_fd = leader_fd,
-                      .cgroup_fd = cgroup_fd};
+                      .cgroup_fd = cgroup_fd,
+                      .since = self.started};
 }
 
 /* False once somebody has reaped it: then its number may name another. */
 static bool is_our_child(int pidfd) {
     siginfo_t info;
     return waitid(P_PIDFD, (id_t)pidfd, &info, WEXITED | WNOHANG | WNOWAIT) == 0;
-}
-
-void as_tree_date(as_tree *tree) {
-    as_process leader;
-    if (as_process_read(tree->census, tree->leader, &leader) && is_our_child(tree->leader_fd)) {
-        tree->since = leader.started;
-    }
 }
 
 /* By the leader's pidfd, which pins the group's number even after the leader is reaped; before Linux
@@ -216,13 +202,11 @@ void as_tree_signal_group(const as_tree *tree, int signal) {
 static void tell_member(sweep *s, const as_process *p, int signal) {
     bool told = signal == 0 || (signal != SIGKILL && p->group == s->tree->leader);
     int pidfd = as_pidfd_open(p->pid);
-    as_process now = {0};
-    if (pidfd < 0 || !still_belongs(s, p, &now)) {
+    if (pidfd < 0 || !still_belongs(s, p)) {
         bool unknown = as_out_of_resources();
         as_close(&pidfd);
         if (!unknown) {
-            /* Else it may have forked between the scan and its end. */
-            s->missed += !p->exiting || !is_gone(s, p);
+            s->missed++; /* it may have forked between the scan and its end */
             return;
         }
         s->tree->untold = true; /* the next sweep tries again */
@@ -236,8 +220,6 @@ static void tell_member(sweep *s, const as_process *p, int signal) {
         as_close(&pidfd);
     }
     s->watched += pidfd >= 0;
-    /* Read twice: the flag and the number of threads are not of one moment. */
-    s->living += pidfd < 0 || !p->exiting || !now.exiting;
     s->alive[s->alive_count++] = (as_member){p->pid, pidfd};
 }
 
@@ -250,7 +232,7 @@ static void tell_members(sweep *s, bool unmarked, int signal) {
     }
 }
 
-/* Finds the members; returns how many more there may be, or -errno. The census is held only so
+/* Finds the members; returns how many are known to be missing, or -errno. The census is held only so
    long: many runs that end at one moment wait for it. */
 static int find_members(sweep *s) {
     as_tree *tree = s->tree;
@@ -268,7 +250,6 @@ static int find_members(sweep *s) {
 
 int as_tree_sweep(as_tree *tree, int signal) {
     sweep s = {.tree = tree};
-    tree->ending = false;
     int result = find_members(&s);
     s.alive = result < 0 ? NULL : calloc(s.count + 1, sizeof *s.alive);
     tree->untold = tree->untold && !s.alive;
@@ -283,7 +264,6 @@ int as_tree_sweep(as_tree *tree, int signal) {
         as_tree_free(tree);
         tree->members = s.alive;
         tree->count = s.alive_count;
-        tree->ending = result == 0 && s.missed == 0 && s.living == 0;
     }
     free(s.found);
     free(s.buffer.bytes);
