@@ -18,6 +18,8 @@ struct as_census {
     int proc_fd;
     as_process *list;
     size_t count, room;
+    as_process *before; /* the list of the scan before */
+    size_t before_count, before_room;
     as_text ids; /* NUL after each process's */
     size_t ids_size;
     as_text environ;
@@ -57,6 +59,7 @@ void as_census_free(as_census *census) {
         as_close(&census->proc_fd);
         (void)pthread_mutex_destroy(&census->lock);
         free(census->list);
+        free(census->before);
         free(census->ids.bytes);
         free(census->environ.bytes);
         free(census);
@@ -77,12 +80,20 @@ enum {
     PARENT = 4,
     GROUP = 5,
     SESSION = 6,
+    FLAGS = 9,
     THREADS = 20,
     START = 22,
     END_CODE = 27,
     ENV_START = 50,
     ENV_END = 51
 };
+
+#define PF_EXITING UINT64_C(4) /* include/linux/sched.h */
+
+/* In the kernel's do_exit: it runs no more of its program, so it cannot fork. */
+static bool is_exiting(const uint64_t *field) {
+    return (field[FLAGS] & PF_EXITING) && field[THREADS] <= 1;
+}
 
 /* Reads the fields from STATE to `last`. False: no such process, or as_out_of_resources. */
 static bool read_fields(const as_census *census, int pid, int last, uint64_t *field, char *state) {
@@ -118,11 +129,17 @@ bool as_process_read(const as_census *census, int pid, as_process *out) {
     if (!read_fields(census, pid, START, field, &state)) {
         return false;
     }
+    /* The flags are read after the threads are counted: another look, for one may have begun. */
+    bool exiting = is_exiting(field);
+    if (exiting && !read_fields(census, pid, START, field, &state)) {
+        return false;
+    }
     *out = (as_process){.pid = pid,
                         .started = field[START],
                         .parent = (int)field[PARENT],
                         .group = (int)field[GROUP],
                         .session = (int)field[SESSION],
+                        .exiting = exiting && is_exiting(field),
                         /* A main thread may end before the others: a zombie with threads lives. */
                         .dead = (state == 'Z' || state == 'X') && field[THREADS] <= 1};
     return true;
@@ -130,13 +147,16 @@ bool as_process_read(const as_census *census, int pid, as_process *out) {
 
 /* Why an environment reads empty: it is, or it is not that of the whole process yet, or no more. An
    exec counts it string by string and sets both its end and the program's only then (create_elf_tables
-   in fs/binfmt_elf.c). A main thread that has ended has none; the others still do. */
+   in fs/binfmt_elf.c). A process that is exiting has none, and gets none. A main thread that has ended
+   has none; the others still do. */
 enum emptiness { EMPTY, IN_EXEC, IN_THREADS };
 
 static enum emptiness why_empty(const as_census *census, int pid) {
     uint64_t field[ENV_END + 1] = {0};
     char state;
-    if (!read_fields(census, pid, ENV_END, field, &state)) {
+    as_process now;
+    if (!as_process_read(census, pid, &now) || now.exiting ||
+        !read_fields(census, pid, ENV_END, field, &state)) {
         return EMPTY;
     }
     if (state == 'Z' || state == 'X') {
@@ -273,17 +293,33 @@ static int keep_run_ids(as_census *census, as_process *found) {
     return 0;
 }
 
-static int add_process(as_census *census, int pid, uint64_t since) {
+/* One of the scan before of which nothing more is to be learned: it is dead, or started too early to be a
+   script's. While a process is there its directory in /proc keeps its inode, and the next one with its
+   number gets another (proc_fill_cache and proc_flush_pid in fs/proc/base.c; inodes are numbered by a
+   count of 32 bits). NULL: to be read. */
+static const as_process *known_process(const as_census *census, int pid, uint64_t inode,
+                                       uint64_t since) {
+    const as_process *p = as_process_find(census->before, census->before_count, pid);
+    return p && p->inode == inode && (p->dead || p->started < since) ? p : NULL;
+}
+
+/* `inode`: in /proc; 0: unknown. */
+static int add_process(as_census *census, int pid, uint64_t inode, uint64_t since) {
     as_process found;
-    /* Kernel threads have no session, and a script's processes always have one that we can see. A
-       system call for each spares their files, most of the scan on many machines. */
-    if (getsid(pid) <= 0) {
-        return 0;
-    }
-    if (!as_process_read(census, pid, &found)) {
+    int result = 0;
+    const as_process *known = known_process(census, pid, inode, since);
+    if (known) {
+        found = *known;
+        found.ids = 0;
+    } else if (getsid(pid) == 0) {
+        /* A kernel thread. A script's processes always have a session that we can see. */
+        found = (as_process){.pid = pid, .inode = inode, .dead = true};
+    } else if (as_process_read(census, pid, &found)) {
+        found.inode = inode;
+        result = found.dead || found.started < since ? 0 : keep_run_ids(census, &found);
+    } else {
         return as_out_of_resources() ? -errno : 0;
     }
-    int result = found.dead || found.started < since ? 0 : keep_run_ids(census, &found);
     if (!as_grow(&census->list, &census->room, census->count + 1, sizeof found)) {
         return -ENOMEM;
     }
@@ -356,7 +392,7 @@ static int scan_newer(as_census *census, uint64_t since, int from) {
             if (former) {
                 *former = census->list[--census->count];
             }
-            int result = add_process(census, pid, since);
+            int result = add_process(census, pid, 0, since);
             if (result < 0) {
                 return result;
             }
@@ -367,6 +403,17 @@ static int scan_newer(as_census *census, uint64_t since, int from) {
     return 1;
 }
 
+static void keep_before(as_census *census) {
+    as_process *list = census->before;
+    size_t room = census->before_room;
+    census->before = census->list;
+    census->before_count = census->count;
+    census->before_room = census->room;
+    census->list = list;
+    census->count = 0;
+    census->room = room;
+}
+
 /* Reads all processes. Environments: of those that started at `since` or later. */
 static int scan(as_census *census, uint64_t since) {
     _Alignas(struct directory_entry) char buffer[16384];
@@ -374,7 +421,7 @@ static int scan(as_census *census, uint64_t since) {
     bool listed = false; /* else this is no /proc: what it lacks proves nothing */
     census->scanned_at = as_monotonic();
     census->since = since;
-    census->count = 0;
+    keep_before(census);
     census->in_exec = false;
     census->ids_size = 1; /* index 0 says "none" */
     if (!as_grow(&census->ids.bytes, &census->ids.room, 1, 1)) {
@@ -397,7 +444,7 @@ static int scan(as_census *census, uint64_t since) {
             int pid = atoi(entry->name);
             listed = listed || pid == self;
             /* The host itself is never one of a script's processes. */
-            int result = pid > 0 && pid != self ? add_process(census, pid, since) : 0;
+            int result = pid > 0 && pid != self ? add_process(census, pid, entry->inode, since) : 0;
             if (result < 0) {
                 return result;
             }

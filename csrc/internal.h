@@ -255,9 +255,11 @@ typedef struct {
 
 typedef struct {
     uint64_t started; /* clock ticks after boot */
+    uint64_t inode;   /* in /proc; 0: unknown */
     size_t ids;       /* where its run ids are in the listing's; 0: none */
     int pid, parent, group, session;
     bool dead;
+    bool exiting;  /* it runs no more of its program, so it does not fork */
     bool member;   /* for who has the listing */
     bool unmarked; /* likewise: a member by its parent alone */
 } as_process;
@@ -291,28 +293,34 @@ bool as_grow(void *array, size_t *room, size_t needed, size_t size);
 
 typedef struct {
     int pid;
-    int pidfd; /* -1: not watched */
+    int pidfd; /* -1: it could not be had */
 } as_member;
 
 typedef struct {
     as_census *census;
     const char *run_id;
     int leader, leader_fd, cgroup_fd;
-    bool leader_ours;   /* unreaped, so its number is its own */
-    bool untold;        /* the last sweep could not signal all that it found */
-    uint64_t since;     /* the leader's start, in clock ticks after boot */
-    as_member *members; /* those that were alive at the last sweep */
-    size_t count;
+    bool leader_ours; /* unreaped, so its number is its own */
+    bool untold;      /* the last sweep could not signal all that it found */
+    bool ending;      /* it met nothing but what can fork no more, and has a pidfd of each */
+    uint64_t since;   /* the leader's start, in clock ticks after boot; 0: unknown */
+    size_t count;     /* how many besides the leader were alive at the last sweep */
+    /* Of those, as many as there is room for. Who has a pidfd stays a member until that says that it has
+       ended: before, its parent may be gone, and its environment with its memory. */
+    as_member members[AS_TREE_FDS];
+    size_t listed, watched; /* watched: those with a pidfd */
 } as_tree;
 
+/* To a leader's process group. */
+void as_signal_group(int leader, int leader_fd, int signal);
 void as_tree_begin(as_tree *tree, as_census *census, int leader, int leader_fd, int cgroup_fd,
                    const char *run_id);
-/* To the leader's process group. */
-void as_tree_signal_group(const as_tree *tree, int signal);
 /* Finds what is alive besides the leader and signals it: SIGKILL all, and the group, also when it
-   fails; 0 none; else those outside the group, and SIGCONT after. Returns how many there are, or
-   -errno. */
+   fails; 0 none; else those outside the group, once, and SIGCONT after. Returns how many there are or
+   may be, or -errno. */
 int as_tree_sweep(as_tree *tree, int signal);
+/* Forgets the members whose pidfd says that they have ended. */
+void as_tree_forget_ended(as_tree *tree);
 void as_tree_free(as_tree *tree);
 int as_pidfd_open(int pid);
 /* The exit status kept by the kernel (Linux 6.15). */

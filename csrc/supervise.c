@@ -46,8 +46,7 @@ struct as_run {
     bool exited, has_permit, kill_now;
     as_tree tree;
     bool swept; /* the stop signal has been sent to the whole tree */
-    bool tree_gone;
-    int64_t began, phase_end, next_sweep;
+    int64_t began, phase_end, next_sweep, pause;
     bool finished;
     as_outcome outcome;
 };
@@ -139,12 +138,14 @@ static void drain(as_run *run, int status, int64_t now) {
 static void stop(as_run *run, int status, int64_t now) {
     run->outcome.status = status;
     atomic_store(&run->state, AS_STOPPING);
+    as_signal_group(run->job.child.pid, run->pidfd, run->job.stop_signal);
+    as_signal_group(run->job.child.pid, run->pidfd,
+                    SIGCONT); /* a stopped process must get it too */
     as_tree_begin(&run->tree, run->job.census, run->job.child.pid, run->pidfd, run->job.cgroup_fd,
                   run->job.run_id);
-    as_tree_signal_group(&run->tree, run->job.stop_signal);
-    as_tree_signal_group(&run->tree, SIGCONT); /* a stopped process must get it too */
     set_phase(run, STOPPING, now, run->kill_now ? 0 : run->job.kill_delay);
     run->next_sweep = as_after(now, GRACE);
+    run->pause = GRACE;
 }
 
 static void kill_cgroup(const as_run *run) {
@@ -158,33 +159,26 @@ static void kill_cgroup(const as_run *run) {
     }
 }
 
-static bool all_watched(const as_tree *tree) {
-    for (size_t i = 0; i < tree->count; i++) {
-        if (tree->members[i].pidfd < 0) {
-            return false;
-        }
-    }
-    return true;
-}
-
 /* Only the first sweep sends the stop signal: what a trap starts later, to clean up, is left alone
    until SIGKILL. */
-static void sweep(as_run *run, int64_t now) {
+static void sweep(as_run *run) {
     bool killing = run->phase == KILLING;
     int signal = killing ? SIGKILL : run->swept ? 0 : run->job.stop_signal;
     if (killing) {
         kill_cgroup(run);
     }
-    bool conclusive = run->exited; /* else the leader may fork behind the scan's back */
     int alive = as_tree_sweep(&run->tree, signal);
     run->swept = run->swept || (alive >= 0 && !run->tree.untold);
-    run->tree_gone = alive == 0 && conclusive;
+    int64_t now = as_monotonic();
     bool missed = alive > 0 && (size_t)alive > run->tree.count;
     if (killing && missed) {
         run->next_sweep = now;
-    } else if (killing || missed) {
+    } else if (missed) {
+        run->next_sweep = as_after(now, run->pause);
+        run->pause = as_earlier(2 * run->pause, KILL_AGAIN);
+    } else if (killing) {
         run->next_sweep = as_after(now, KILL_AGAIN);
-    } else if (alive < 0 || !all_watched(&run->tree)) {
+    } else if (alive < 0 || run->tree.watched < run->tree.count) {
         run->next_sweep = as_after(now, LOOK_AGAIN);
     } else {
         run->next_sweep = AS_FOREVER; /* until those that are watched have ended */
@@ -197,9 +191,13 @@ static void note_survivors(as_run *run) {
     if (!run->exited) {
         out->survivors[out->survivor_count++] = run->job.child.pid;
     }
-    for (size_t i = 0; i < run->tree.count && out->survivor_count < AS_SURVIVORS; i++) {
+    for (size_t i = 0; i < run->tree.listed && out->survivor_count < AS_SURVIVORS; i++) {
         out->survivors[out->survivor_count++] = run->tree.members[i].pid;
     }
+}
+
+static bool is_tree_gone(const as_run *run) {
+    return run->tree.ending && run->exited && run->tree.watched == 0;
 }
 
 /* Reads what the pipes hold, and waits for nothing. */
@@ -246,14 +244,14 @@ static void step(as_run *run, int64_t now) {
     if (run->phase == STOPPING || run->phase == KILLING) {
         if (run->phase == STOPPING && (run->kill_now || as_due(run->phase_end, now))) {
             set_phase(run, KILLING, now, AS_SECOND);
-            sweep(run, now);
+            sweep(run);
         } else if (as_due(run->next_sweep, now)) {
-            sweep(run, now);
+            sweep(run);
         }
-        if (run->tree_gone || (run->phase == KILLING && as_due(run->phase_end, now))) {
-            if (!run->tree_gone) {
-                note_survivors(run);
-            }
+        if (is_tree_gone(run)) {
+            drain(run, run->outcome.status, now);
+        } else if (run->phase == KILLING && as_due(run->phase_end, now)) {
+            note_survivors(run);
             drain(run, run->outcome.status, now);
         }
     }
@@ -277,10 +275,8 @@ static nfds_t collect(const as_run *run, struct pollfd *fds) {
     fds[CANCEL] = as_pollfd(may_cancel ? run->job.cancel_fd : -1, POLLIN);
     fds[SIGNAL] = as_pollfd(run->job.signal_fd, POLLIN);
     nfds_t count = MEMBERS;
-    for (size_t i = 0; i < run->tree.count; i++) {
-        if (run->tree.members[i].pidfd >= 0) {
-            fds[count++] = as_pollfd(run->tree.members[i].pidfd, POLLIN);
-        }
+    for (size_t i = 0; i < run->tree.listed; i++) {
+        fds[count++] = as_pollfd(run->tree.members[i].pidfd, POLLIN);
     }
     return count;
 }
@@ -314,22 +310,17 @@ static int wait_until(struct pollfd *fds, nfds_t count, int64_t deadline) {
     return -error;
 }
 
-/* All watched processes of the tree have ended: look again at once. */
+/* When all that is watched has ended, what it may have forked is looked for at once. */
 static void watch_members(as_run *run, const struct pollfd *fds, nfds_t count, int64_t now) {
-    bool watched = !run->exited;
+    bool ended = fds[LEADER].revents;
     for (nfds_t i = MEMBERS; i < count; i++) {
-        if (fds[i].revents) {
-            for (size_t k = 0; k < run->tree.count; k++) {
-                if (run->tree.members[k].pidfd == fds[i].fd) {
-                    as_close(&run->tree.members[k].pidfd);
-                }
-            }
-        } else {
-            watched = true;
-        }
+        ended = ended || fds[i].revents;
     }
-    if (!watched) {
-        run->next_sweep = now;
+    if (ended) {
+        as_tree_forget_ended(&run->tree);
+        if (run->exited && run->tree.watched == 0 && !run->tree.ending) {
+            run->next_sweep = now;
+        }
     }
 }
 

@@ -96,12 +96,48 @@ static bool is_leader(const as_tree *tree, int pid) {
     return tree->leader_ours && pid == tree->leader;
 }
 
+static bool has_ended(int pidfd) {
+    struct pollfd end = as_pollfd(pidfd, POLLIN);
+    int ended;
+    do {
+        ended = poll(&end, 1, 0);
+    } while (ended < 0 && errno == EINTR);
+    return ended > 0;
+}
+
+static void forget(as_tree *tree, bool unwatched) {
+    size_t left = 0;
+    tree->watched = 0;
+    for (size_t i = 0; i < tree->listed; i++) {
+        as_member m = tree->members[i];
+        if (m.pidfd < 0 ? unwatched : has_ended(m.pidfd)) {
+            as_close(&m.pidfd);
+        } else {
+            tree->members[left++] = m;
+            tree->watched += m.pidfd >= 0;
+        }
+    }
+    tree->listed = left;
+}
+
+void as_tree_forget_ended(as_tree *tree) { forget(tree, false); }
+
+static const as_member *find_member(const as_tree *tree, int pid) {
+    for (size_t i = 0; i < tree->listed; i++) {
+        if (tree->members[i].pid == pid) {
+            return &tree->members[i];
+        }
+    }
+    return NULL;
+}
+
 /* Marks the members of the tree; returns how many are known to be missing. */
 static size_t mark(const as_listing *all, const as_tree *tree) {
     for (size_t i = 0; i < all->count; i++) {
         as_process *p = &all->list[i];
         const char *ids = p->ids ? all->ids + p->ids : NULL;
-        p->member = is_leader(tree, p->pid) || (!p->dead && belongs(tree, p, ids));
+        p->member = is_leader(tree, p->pid) ||
+                    (!p->dead && (belongs(tree, p, ids) || find_member(tree, p->pid)));
         p->unmarked = false;
     }
     size_t unknown = mark_cgroup(all, tree);
@@ -144,9 +180,8 @@ typedef struct {
     as_process *found;
     size_t count;
     as_text buffer;
-    as_member *alive;
-    size_t alive_count, watched;
-    size_t missed; /* there may be as many more */
+    size_t may_fork; /* of those that it met */
+    size_t missed;   /* there may be as many more */
 } sweep;
 
 /* Whether it is the one that the scan found: its number may name another by now. */
@@ -156,29 +191,18 @@ static bool is_found(sweep *s, int pid) {
     return was && as_process_read(s->tree->census, pid, &now) && now.started == was->started;
 }
 
-/* Asked once more after its pidfd is open: then the answer is of the process that the pidfd names. */
+/* Asked once more after its pidfd is open: then the answer is of the process that the pidfd names. To one
+   that is exiting no signal means anything. */
 static bool still_belongs(sweep *s, const as_process *was) {
     const as_tree *tree = s->tree;
     as_process now;
     if (!as_process_read(tree->census, was->pid, &now) || now.dead || now.started != was->started) {
         return false;
     }
-    return belongs(tree, &now, NULL) || is_leader(tree, now.parent) || is_found(s, now.parent) ||
+    return now.exiting || belongs(tree, &now, NULL) || is_leader(tree, now.parent) ||
+           is_found(s, now.parent) ||
            belongs(tree, &now, as_process_ids(tree->census, was->pid, &s->buffer)) ||
            is_in_cgroup(tree, was->pid);
-}
-
-void as_tree_begin(as_tree *tree, as_census *census, int leader, int leader_fd, int cgroup_fd,
-                   const char *run_id) {
-    as_process self = {0};
-    (void)as_process_read(census, leader,
-                          &self); /* 0 when unreadable: then all environments are read */
-    *tree = (as_tree){.census = census,
-                      .run_id = run_id,
-                      .leader = leader,
-                      .leader_fd = leader_fd,
-                      .cgroup_fd = cgroup_fd,
-                      .since = self.started};
 }
 
 /* False once somebody has reaped it: then its number may name another. */
@@ -189,38 +213,80 @@ static bool is_our_child(int pidfd) {
 
 /* By the leader's pidfd, which pins the group's number even after the leader is reaped; before Linux
    6.9 by number, only while the leader is our unreaped child. */
-void as_tree_signal_group(const as_tree *tree, int signal) {
-    if (pidfd_signal(tree->leader_fd, signal, PIDFD_SIGNAL_PROCESS_GROUP) == 0 || errno != EINVAL) {
+void as_signal_group(int leader, int leader_fd, int signal) {
+    if (pidfd_signal(leader_fd, signal, PIDFD_SIGNAL_PROCESS_GROUP) == 0 || errno != EINVAL) {
         return;
     }
-    if (is_our_child(tree->leader_fd)) {
-        (void)killpg(tree->leader, signal);
+    if (is_our_child(leader_fd)) {
+        (void)killpg(leader, signal);
     }
 }
 
-/* Signals one member through its own pidfd, which is kept while there is room for it. */
-static void tell_member(sweep *s, const as_process *p, int signal) {
-    bool told = signal == 0 || (signal != SIGKILL && p->group == s->tree->leader);
+void as_tree_begin(as_tree *tree, as_census *census, int leader, int leader_fd, int cgroup_fd,
+                   const char *run_id) {
+    as_process self;
+    bool dated = as_process_read(census, leader, &self) && is_our_child(leader_fd);
+    *tree = (as_tree){.census = census,
+                      .run_id = run_id,
+                      .leader = leader,
+                      .leader_fd = leader_fd,
+                      .cgroup_fd = cgroup_fd,
+                      .since = dated ? self.started : 0}; /* 0: all environments are read */
+}
+
+static void send_to(int pidfd, int signal) {
+    (void)pidfd_signal(pidfd, signal, 0);
+    if (signal != SIGKILL) {
+        (void)pidfd_signal(pidfd, SIGCONT, 0);
+    }
+}
+
+/* Opens a pidfd of a process that the scan has found; -1: it has none, or there is none to be had. */
+static int open_found(sweep *s, const as_process *p) {
     int pidfd = as_pidfd_open(p->pid);
-    if (pidfd < 0 || !still_belongs(s, p)) {
-        bool unknown = as_out_of_resources();
+    if (pidfd >= 0 && !still_belongs(s, p)) {
+        int error = errno;
         as_close(&pidfd);
-        if (!unknown) {
-            s->missed++; /* it may have forked between the scan and its end */
-            return;
-        }
-        s->tree->untold = true; /* the next sweep tries again */
-    } else if (!told) {
-        (void)pidfd_signal(pidfd, signal, 0);
-        if (signal != SIGKILL) {
-            (void)pidfd_signal(pidfd, SIGCONT, 0);
-        }
+        errno = error;
     }
-    if (s->watched >= AS_TREE_FDS) {
+    return pidfd;
+}
+
+/* Signals a new member through its own pidfd, which is kept while there is room for it. */
+static void add_member(sweep *s, const as_process *p, int signal) {
+    as_tree *tree = s->tree;
+    int pidfd = open_found(s, p);
+    if (pidfd < 0 && !as_out_of_resources()) {
+        s->missed += !p->exiting; /* else it may have forked between the scan and its end */
+        return;
+    }
+    if (pidfd < 0) {
+        tree->untold = true; /* the next sweep tries again */
+    } else if (signal == SIGKILL || (signal != 0 && p->group != tree->leader)) {
+        send_to(pidfd, signal);
+    }
+    bool room = tree->listed < AS_TREE_FDS;
+    s->may_fork += !p->exiting || pidfd < 0 || !room;
+    tree->count++;
+    if (room) {
+        tree->members[tree->listed++] = (as_member){p->pid, pidfd};
+        tree->watched += pidfd >= 0;
+    } else {
         as_close(&pidfd);
     }
-    s->watched += pidfd >= 0;
-    s->alive[s->alive_count++] = (as_member){p->pid, pidfd};
+}
+
+static void tell_member(sweep *s, const as_process *p, int signal) {
+    const as_member *known = find_member(s->tree, p->pid);
+    if (!known) {
+        add_member(s, p, signal);
+        return;
+    }
+    if (signal == SIGKILL) { /* the stop signal it has had */
+        send_to(known->pidfd, SIGKILL);
+    }
+    s->may_fork += !p->exiting;
+    s->tree->count++;
 }
 
 /* The youngest first: a chain of forks may be about to go on in another process. */
@@ -232,14 +298,26 @@ static void tell_members(sweep *s, bool unmarked, int signal) {
     }
 }
 
+/* `was_ours`: before the scan. One that is gone now may have forked after it was seen. */
+static bool leader_may_fork(const as_listing *all, const as_tree *tree, bool was_ours) {
+    if (!tree->leader_ours) {
+        return was_ours;
+    }
+    const as_process *leader = as_process_find(all->list, all->count, tree->leader);
+    return !leader || (!leader->dead && !leader->exiting);
+}
+
 /* Finds the members; returns how many are known to be missing, or -errno. The census is held only so
    long: many runs that end at one moment wait for it. */
 static int find_members(sweep *s) {
     as_tree *tree = s->tree;
     as_listing all;
+    bool was_ours = is_our_child(tree->leader_fd);
     int result = as_census_begin(tree->census, tree->since, &all);
     if (result == 0) {
         tree->leader_ours = is_our_child(tree->leader_fd);
+        s->may_fork = leader_may_fork(&all, tree, was_ours);
+        forget(tree, true); /* who is alive after the scan is the one that it met */
         result = (int)mark(&all, tree) + !all.complete;
         s->found = copy_members(&all, tree, &s->count);
         result = s->found ? result : -ENOMEM;
@@ -250,33 +328,31 @@ static int find_members(sweep *s) {
 
 int as_tree_sweep(as_tree *tree, int signal) {
     sweep s = {.tree = tree};
+    tree->ending = false;
     int result = find_members(&s);
-    s.alive = result < 0 ? NULL : calloc(s.count + 1, sizeof *s.alive);
-    tree->untold = tree->untold && !s.alive;
-    if (s.alive) {
+    if (result >= 0) {
+        tree->untold = false;
+        tree->count = 0;
         tell_members(&s, true, signal); /* while their parents are there to tell whose they are */
     }
     if (signal == SIGKILL) {
-        as_tree_signal_group(tree, SIGKILL);
+        as_signal_group(tree->leader, tree->leader_fd, SIGKILL);
     }
-    if (s.alive) {
+    if (result >= 0) {
         tell_members(&s, false, signal);
-        as_tree_free(tree);
-        tree->members = s.alive;
-        tree->count = s.alive_count;
+        tree->ending = s.may_fork == 0 && s.missed == 0 && result == 0;
+        result += (int)(tree->count + s.missed);
     }
     free(s.found);
     free(s.buffer.bytes);
-    return result < 0 ? result : !s.alive ? -ENOMEM : (int)(s.alive_count + s.missed) + result;
+    return result;
 }
 
 void as_tree_free(as_tree *tree) {
-    for (size_t i = 0; i < tree->count; i++) {
+    for (size_t i = 0; i < tree->listed; i++) {
         as_close(&tree->members[i].pidfd);
     }
-    free(tree->members);
-    tree->members = NULL;
-    tree->count = 0;
+    tree->listed = tree->watched = tree->count = 0;
 }
 
 /* struct pidfd_info of linux/pidfd.h, as of Linux 6.15; this system's header may be older. */

@@ -1,6 +1,7 @@
 /* tree.c: which processes are a run's, and which are not. */
 #include "child.h"
 
+#include <sched.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -37,7 +38,7 @@ static void end_grove(grove *g) {
 
 static bool is_member(const grove *g, int pid) {
     bool found = false;
-    for (size_t i = 0; i < g->tree.count; i++) {
+    for (size_t i = 0; i < g->tree.listed; i++) {
         found = found || g->tree.members[i].pid == pid;
     }
     return found;
@@ -74,6 +75,7 @@ static void check_one(const char *script, bool marked) {
     }
     CHECK(!child_is_gone(pid));
     CHECK(!is_member(&g, g.leader.process.pid));
+    CHECK(!g.tree.ending);
     settle(&g, SIGKILL, 0);
     child_wait_gone(pid);
     end_grove(&g);
@@ -251,6 +253,7 @@ static void zombies(void) {
     child_wait_gone(child_read_number(&g.leader));
     begin(&g);
     settle(&g, 0, 0);
+    CHECK(!g.tree.ending); /* the leader may fork */
     end_grove(&g);
 }
 
@@ -260,6 +263,10 @@ static void zombie_leader(void) {
     int pid = child_read_number(&g.leader);
     child_wait_gone(g.leader.process.pid);
     begin(&g);
+    for (int i = 0; i < 2; i++) { /* new to the first sweep, known to the second */
+        CHECK_EQUAL(members(&g), 1);
+        CHECK(!g.tree.ending);
+    }
     kill_members(&g, 1);
     child_wait_gone(pid);
     end_grove(&g);
@@ -299,12 +306,12 @@ static void group_signal(void) {
     grove h = plant("sleep 600 & echo $!; wait");
     int ignores = child_read_number(&g.leader), obeys = child_read_number(&h.leader);
     begin(&h);
-    as_tree_signal_group(&h.tree, SIGHUP);
+    as_signal_group(h.tree.leader, h.pidfd, SIGHUP);
     child_wait_gone(obeys);
     child_wait_gone(h.leader.process.pid);
     CHECK(!child_is_gone(ignores) && !child_is_gone(g.leader.process.pid));
     begin(&g);
-    as_tree_signal_group(&g.tree, SIGKILL);
+    as_signal_group(g.tree.leader, g.pidfd, SIGKILL);
     child_wait_gone(ignores);
     end_grove(&h);
     end_grove(&g);
@@ -317,11 +324,8 @@ static void many_members(void) {
     (void)child_read_number(&g.leader);
     begin(&g);
     CHECK_EQUAL(members(&g), MANY);
-    int watched = 0;
-    for (size_t i = 0; i < g.tree.count; i++) {
-        watched += g.tree.members[i].pidfd >= 0;
-    }
-    CHECK_EQUAL(watched, AS_TREE_FDS);
+    CHECK_EQUAL(g.tree.listed, AS_TREE_FDS);
+    CHECK_EQUAL(g.tree.watched, AS_TREE_FDS);
     kill_members(&g, MANY);
     while (as_tree_sweep(&g.tree, SIGKILL) > 0) {
     }
@@ -350,6 +354,188 @@ static void no_descriptors(void) {
     kill_members(&g, 1);
     child_wait_gone(pid);
     end_grove(&g);
+}
+
+/* A process that is killed and cannot end: the first one of a namespace waits for a zombie of another's.
+   By then it has neither memory nor environment. `pid` is 0 where nobody may make namespaces. */
+typedef struct {
+    int keeper, pid, answers, commands;
+} captive;
+
+static void answer(int fd, int number) {
+    CHECK_EQUAL(write(fd, &number, sizeof number), (ssize_t)sizeof number);
+}
+
+static int ask(int fd) {
+    int number = 0;
+    CHECK_EQUAL(read(fd, &number, sizeof number), (ssize_t)sizeof number);
+    return number;
+}
+
+static _Noreturn void keep_captive(const char *mark, int answers, int commands) {
+    if (unshare(CLONE_NEWPID) != 0) {
+        answer(answers, 0);
+        _exit(0);
+    }
+    int first = fork();
+    if (first == 0) {
+        (void)setsid();
+        (void)execle("/bin/sleep", "sleep", "600", (char *)NULL,
+                     (char *[]){(char *)(uintptr_t)mark, NULL});
+        _exit(1);
+    }
+    int zombie = fork();
+    if (zombie == 0) {
+        _exit(0);
+    }
+    siginfo_t info;
+    CHECK_EQUAL(waitid(P_PID, (id_t)zombie, &info, WEXITED | WNOWAIT), 0);
+    answer(answers, first);
+    int go;
+    ssize_t got = read(commands, &go, sizeof go); /* nothing: the test has failed */
+    (void)got;
+    (void)kill(first, SIGKILL);
+    CHECK_EQUAL(waitpid(zombie, NULL, 0), zombie);
+    CHECK_EQUAL(waitpid(first, NULL, 0), first);
+    _exit(0);
+}
+
+static captive take_captive(const char *run_id) {
+    char mark[64];
+    int answers[2], commands[2];
+    (void)snprintf(mark, sizeof mark, "AGENTSCRIPTS_RUN_ID=%s", run_id);
+    CHECK_EQUAL(pipe(answers), 0);
+    CHECK_EQUAL(pipe(commands), 0);
+    captive c = {.keeper = fork(), .answers = answers[0], .commands = commands[1]};
+    CHECK(c.keeper >= 0);
+    if (c.keeper == 0) {
+        as_close(&c.answers);
+        as_close(&c.commands); /* it ends with the test, also when that fails */
+        keep_captive(mark, answers[1], commands[0]);
+    }
+    as_close(&answers[1]);
+    as_close(&commands[0]);
+    c.pid = ask(c.answers);
+    return c;
+}
+
+static void let_captive_go(captive *c) {
+    if (c->pid > 0) {
+        answer(c->commands, 1);
+    }
+    CHECK_EQUAL(waitpid(c->keeper, NULL, 0), c->keeper);
+    as_close(&c->answers);
+    as_close(&c->commands);
+}
+
+static bool is_without_memory(const grove *g, int pid) {
+    as_process now;
+    as_text buffer = {0};
+    bool without = as_process_read(g->census, pid, &now) && now.exiting &&
+                   !as_process_ids(g->census, pid, &buffer);
+    free(buffer.bytes);
+    return without;
+}
+
+/* K1: a killed process is one of the tree until it is gone, though nothing tells whose it is. */
+static void killed_and_not_gone(void) {
+    grove g = plant("echo 0; exec sleep 600");
+    (void)child_read_number(&g.leader);
+    captive c = take_captive(g.leader.run_id);
+    begin(&g);
+    if (c.pid > 0) {
+        for (int i = 0; !is_member(&g, c.pid); i++) {
+            CHECK(i < 1000); /* until its exec it has no mark */
+            (void)as_tree_sweep(&g.tree, 0);
+        }
+        kill_members(&g, 1);
+        child_wait_gone(g.leader.process.pid);
+        for (int i = 0; !is_without_memory(&g, c.pid); i++) {
+            CHECK(i < 60000);
+            (void)poll(NULL, 0, 1);
+        }
+        bool ending = false;
+        for (int i = 0; i < 20 || !ending; i++) {
+            CHECK(i < 1000);
+            CHECK(as_tree_sweep(&g.tree, SIGKILL) > 0);
+            CHECK(is_member(&g, c.pid));
+            ending = ending || g.tree.ending; /* as it can fork no more */
+        }
+    }
+    let_captive_go(&c);
+    settle(&g, SIGKILL, 0);
+    end_grove(&g);
+}
+
+/* K1: a sweep that fails proves nothing, whatever the one before it has proven. */
+static void failing_sweep(void) {
+    grove g = plant("exit");
+    child_wait_gone(g.leader.process.pid);
+    begin(&g);
+    for (int i = 0; !g.tree.ending; i++) {
+        CHECK(i < 1000);
+        CHECK(as_tree_sweep(&g.tree, 0) >= 0);
+    }
+    as_census_free(g.census);
+    g.census = g.tree.census = as_census_new(); /* which knows nobody, so it has to open files */
+    struct rlimit old, none;
+    CHECK_EQUAL(getrlimit(RLIMIT_NOFILE, &old), 0);
+    none = old;
+    none.rlim_cur = 0;
+    CHECK_EQUAL(setrlimit(RLIMIT_NOFILE, &none), 0);
+    int alive = as_tree_sweep(&g.tree, 0);
+    CHECK_EQUAL(setrlimit(RLIMIT_NOFILE, &old), 0);
+    CHECK(alive < 0 && !g.tree.ending);
+    end_grove(&g);
+}
+
+static int list_all(as_census *census, uint64_t since) {
+    as_listing all;
+    int result = as_census_begin(census, since, &all);
+    CHECK(result < 0 || all.count > 0);
+    as_census_end(census);
+    return result;
+}
+
+/* Whether all can be listed twice, the second time without a file that could be opened. `zombie`: with one
+   that is as young as the script. */
+static bool is_read_once(as_census *census, bool zombie) {
+    uint64_t since = UINT64_MAX;
+    int pid = zombie ? fork() : 0;
+    CHECK(pid >= 0);
+    if (zombie && pid == 0) {
+        _exit(0);
+    }
+    if (zombie) {
+        as_process now;
+        siginfo_t info;
+        CHECK_EQUAL(waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT), 0);
+        CHECK(as_process_read(census, pid, &now) && now.dead);
+        since = now.started;
+    }
+    CHECK_EQUAL(list_all(census, since), 0);
+    struct rlimit old, none;
+    CHECK_EQUAL(getrlimit(RLIMIT_NOFILE, &old), 0);
+    none = old;
+    none.rlim_cur = 0;
+    CHECK_EQUAL(setrlimit(RLIMIT_NOFILE, &none), 0);
+    int result = list_all(census, since);
+    CHECK_EQUAL(setrlimit(RLIMIT_NOFILE, &old), 0);
+    if (zombie) {
+        CHECK_EQUAL(waitpid(pid, NULL, 0), pid);
+    }
+    return result == 0;
+}
+
+/* Work: what is older than the script, or dead, is read once and known by its inode from then on. */
+static void known_processes(void) {
+    as_census *census = as_census_new();
+    for (int zombie = 0; zombie < 2; zombie++) {
+        for (int i = 0; !is_read_once(census, zombie); i++) { /* another one may begin in between */
+            CHECK(i < 1000);
+        }
+    }
+    as_census_free(census);
 }
 
 /* K6: the kernel keeps the status that somebody else has taken (Linux 6.15; else it is unknown). */
@@ -405,4 +591,5 @@ CHECK_MAIN(CHECK_TEST(group), CHECK_TEST(session), CHECK_TEST(descendant), CHECK
            CHECK_TEST(endless_environment), CHECK_TEST(forever_in_exec), CHECK_TEST(strangers),
            CHECK_TEST(zombies), CHECK_TEST(zombie_leader), CHECK_TEST(reaped_leader),
            CHECK_TEST(stop_signal), CHECK_TEST(group_signal), CHECK_TEST(many_members),
-           CHECK_TEST(no_descriptors), CHECK_TEST(exit_status), CHECK_TEST(shared_census))
+           CHECK_TEST(no_descriptors), CHECK_TEST(killed_and_not_gone), CHECK_TEST(failing_sweep),
+           CHECK_TEST(known_processes), CHECK_TEST(exit_status), CHECK_TEST(shared_census))
