@@ -239,6 +239,17 @@ class Host(subprocess.Popen[str]):
                 return line[len(text) :].strip()
         raise AssertionError(f"the host never said {text!r}:\n{self.complaints}")
 
+    def wait_until_blocked(self) -> None:
+        """Wait for the line "ready", and until the main thread blocks: Python runs no handler for a
+        signal that comes right before."""
+        self.wait_for("ready")
+        status = Path(f"/proc/{self.pid}/status")  # the main thread's
+        looks = [""] * 3
+        # A thread that goes on sleeping is not one between two naps.
+        while "\nState:\tS" not in looks[0] or len(set(looks)) > 1:
+            time.sleep(0.01)
+            looks = [*looks[1:], status.read_text()]
+
     def finish(self) -> list[str]:
         """Wait for the end, which must come by itself; return the remaining lines."""
         assert self.stdout is not None

@@ -44,7 +44,7 @@ say("ready")
 """
     reader, writer = os.pipe()
     with os.fdopen(reader), os.fdopen(writer, "w"), Host(tmp_path, program, stdin=reader) as host:
-        host.wait_for("ready")
+        host.wait_until_blocked()
         host.send_signal(signal.SIGTERM)
         assert _lines(host) == ["stopping", "stopped"]
     assert host.returncode == -signal.SIGTERM
@@ -133,7 +133,7 @@ say("ready")
 threading.Event().wait()
 """
     with Host(tmp_path, program) as host:
-        host.wait_for("ready")
+        host.wait_until_blocked()
         host.send_signal(signal.SIGTERM)
         child = int(host.wait_for("line "))
         end_by(host, signal.SIGTERM)
@@ -158,7 +158,7 @@ say("ready")
 threading.Event().wait()
 """
     with Host(tmp_path, program) as host:
-        host.wait_for("ready")
+        host.wait_until_blocked()
         host.send_signal(signal.SIGTERM)
         host.wait_for("stuck")
         end_by(host, signal.SIGTERM)
@@ -176,7 +176,7 @@ threading.Event().wait()
 """
     # A signal that it gets has it do what it does when the time is over.
     with Host(tmp_path, program, wrapper=("timeout", "1000")) as host:
-        host.wait_for("ready")
+        host.wait_until_blocked()
         host.send_signal(signal.SIGTERM)
         assert host.finish() == ["told 15 False", "line stopping", "line stopped"]
     assert host.returncode == -signal.SIGTERM
@@ -208,7 +208,7 @@ say("ready")
 threading.Event().wait()
 """
     with Host(tmp_path, program) as host:
-        host.wait_for("ready")
+        host.wait_until_blocked()
         host.send_signal(signal.SIGTERM)
         assert host.wait_for("told ") == "15 False"
         host.wait_for("line ")
@@ -254,7 +254,7 @@ say("ready")
 threading.Event().wait()
 """
     with Host(tmp_path, program) as host:
-        host.wait_for("ready")
+        host.wait_until_blocked()
         host.send_signal(signal.SIGTERM)
         assert _lines(host) == ["stopping", "stopped", "handler 15 True"]
     assert host.returncode == 7
@@ -274,7 +274,7 @@ with make({_STOP}) as runner:
 say(signal.getsignal(signal.SIGINT) is signal.default_int_handler)
 """
     with Host(tmp_path, program) as host:
-        host.wait_for("ready")
+        host.wait_until_blocked()
         host.send_signal(signal.SIGINT)
         assert _lines(host) == ["stopping", "stopped", "interrupted", "True"]
     assert host.returncode == 0
