@@ -135,11 +135,12 @@ func each(count int, timeout time.Duration, log string, words []string, to send)
 	for range count {
 		began := time.Now()
 		err := run(context.Background(), timeout, log, words, to)
-		times = append(times, time.Since(began)-timeout)
+		late := time.Since(began) - timeout
+		times = append(times, late)
 		if timeout == 0 {
 			expect(err, words[0])
-		} else if err == nil {
-			expect(errors.New("it ended before its timeout"), words[0])
+		} else if late < 0 {
+			expect(errors.Join(errors.New("it ended before its timeout"), err), words[0])
 		}
 	}
 	return times

@@ -22,6 +22,7 @@ __all__ = ["Lab", "NoCompilerError", "Times", "open_lab"]
 T = TypeVar("T")
 
 SHELL: Final = "/bin/sh"
+_HERE: Final = Path(__file__).resolve().parent
 _MEMORY: Final = Path("/dev/shm")
 # /tmp is in memory on many systems.
 _DISK: Final = Path("/var/tmp")
@@ -112,12 +113,12 @@ class Lab:
 
     def _compile(self, name: str) -> Path:
         output = self.disk / name
-        (source,) = Path(__file__).parent.glob(f"{name}.*")
-        compiler = _go_compiler() if source.suffix == ".go" else _c_compiler()
-        words = [*compiler, "-o", str(output), str(source)]
-        # Another version of Go is not worth a download.
-        env = {**os.environ, "GOTOOLCHAIN": "local"}
-        done = subprocess.run(words, env=env, stderr=subprocess.PIPE, text=True)
+        compilers = {".c": _c_compiler, ".go": _go_compiler}
+        (source,) = (path for path in _HERE.glob(f"{name}.*") if path.suffix in compilers)
+        words = [*compilers[source.suffix](), "-o", str(output), str(source)]
+        # Another version of Go is not worth a download, and no project of the caller's takes part.
+        env = {**os.environ, "GOTOOLCHAIN": "local", "GOWORK": "off"}
+        done = subprocess.run(words, cwd=self.disk, env=env, stderr=subprocess.PIPE, text=True)
         if done.returncode:
             raise NoCompilerError(f"{source.name} does not compile:\n{done.stderr}")
         return output
