@@ -111,7 +111,10 @@ TABLE: Final[dict[str, tuple[Rows, set[str], set[str]]]] = {
         set(),
     ),
     "stop": (
-        {**SCAN, **{call: CORE[call] for call in ("malloc", "open", "read", "close", "ppoll")}},
+        {
+            **SCAN,
+            **{call: CORE[call] for call in ("malloc", "open", "read", "close", "ppoll", "poll")},
+        },
         {*SCAN, "open", "read"} - {"nanosleep"},
         set(),
     ),
