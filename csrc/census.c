@@ -90,9 +90,10 @@ enum {
 
 #define PF_EXITING UINT64_C(4) /* include/linux/sched.h */
 
-/* In the kernel's do_exit: it runs no more of its program, so it cannot fork. */
+/* In the kernel's do_exit: it runs no more of its program, so it cannot fork. No thread at all: what was read
+   is no more the process's, and where another of its threads executes a program, that lives on. */
 static bool is_exiting(const uint64_t *field) {
-    return (field[FLAGS] & PF_EXITING) && field[THREADS] <= 1;
+    return (field[FLAGS] & PF_EXITING) && field[THREADS] == 1;
 }
 
 /* Reads the fields from STATE to `last`. False: no such process, or as_out_of_resources. */
@@ -141,7 +142,7 @@ bool as_process_read(const as_census *census, int pid, as_process *out) {
                         .session = (int)field[SESSION],
                         .exiting = exiting && is_exiting(field),
                         /* A main thread may end before the others: a zombie with threads lives. */
-                        .dead = (state == 'Z' || state == 'X') && field[THREADS] <= 1};
+                        .dead = (state == 'Z' || state == 'X') && field[THREADS] == 1};
     return true;
 }
 
@@ -300,7 +301,7 @@ static int keep_run_ids(as_census *census, as_process *found) {
 static const as_process *known_process(const as_census *census, int pid, uint64_t inode,
                                        uint64_t since) {
     const as_process *p = as_process_find(census->before, census->before_count, pid);
-    return p && p->inode == inode && (p->dead || p->started < since) ? p : NULL;
+    return p && inode != 0 && p->inode == inode && (p->dead || p->started < since) ? p : NULL;
 }
 
 /* `inode`: in /proc; 0: unknown. */
@@ -309,11 +310,12 @@ static int add_process(as_census *census, int pid, uint64_t inode, uint64_t sinc
     int result = 0;
     const as_process *known = known_process(census, pid, inode, since);
     if (known) {
-        found = *known;
-        found.ids = 0;
+        /* Not its parent, who may have ended, and whose number may be another's by now. */
+        found = (as_process){
+            .pid = pid, .inode = inode, .started = known->started, .dead = known->dead};
     } else if (getsid(pid) == 0) {
-        /* A kernel thread. A script's processes always have a session that we can see. */
-        found = (as_process){.pid = pid, .inode = inode, .dead = true};
+        /* A kernel thread. A script's processes have a session that we can see. */
+        return 0;
     } else if (as_process_read(census, pid, &found)) {
         found.inode = inode;
         result = found.dead || found.started < since ? 0 : keep_run_ids(census, &found);
@@ -376,7 +378,7 @@ static bool is_as_listed(const as_census *census, int pid) {
 static int scan_newer(as_census *census, uint64_t since, int from) {
     for (int round = 0; round < 64; round++) {
         int to = newest_pid(census);
-        if (to == from) {
+        if (to == from && to > 0) {
             return 0;
         }
         if (from <= 0 || to < from || to - from > 4096) {

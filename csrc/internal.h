@@ -265,7 +265,7 @@ typedef struct {
 } as_process;
 
 typedef struct {
-    as_process *list; /* by pid */
+    as_process *list; /* by pid; of one known from before, only who it is and whether it is dead */
     size_t count;
     const char *ids;
     bool complete; /* no process can have slipped through */
@@ -316,7 +316,7 @@ void as_signal_group(int leader, int leader_fd, int signal);
 void as_tree_begin(as_tree *tree, as_census *census, int leader, int leader_fd, int cgroup_fd,
                    const char *run_id);
 /* Finds what is alive besides the leader and signals it: SIGKILL all, and the group, also when it
-   fails; 0 none; else those outside the group, once, and SIGCONT after. Returns how many there are or
+   fails; 0 none; else those outside the group, and SIGCONT after. Returns how many there are or
    may be, or -errno. */
 int as_tree_sweep(as_tree *tree, int signal);
 /* Forgets the members whose pidfd says that they have ended. */

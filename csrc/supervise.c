@@ -131,6 +131,7 @@ static void drain(as_run *run, int status, int64_t now) {
     run->outcome.status = status;
     run->outcome.ended = now;
     as_output_drain(&run->output, now);
+    as_tree_free(&run->tree);
     set_phase(run, DRAINING, now, AS_FOREVER);
     atomic_store(&run->state, AS_DELIVERING);
 }
@@ -276,7 +277,9 @@ static nfds_t collect(const as_run *run, struct pollfd *fds) {
     fds[SIGNAL] = as_pollfd(run->job.signal_fd, POLLIN);
     nfds_t count = MEMBERS;
     for (size_t i = 0; i < run->tree.listed; i++) {
-        fds[count++] = as_pollfd(run->tree.members[i].pidfd, POLLIN);
+        if (run->tree.members[i].pidfd >= 0) { /* poll refuses more entries than RLIMIT_NOFILE */
+            fds[count++] = as_pollfd(run->tree.members[i].pidfd, POLLIN);
+        }
     }
     return count;
 }

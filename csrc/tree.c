@@ -65,7 +65,7 @@ static int next_pid(FILE *file) {
 /* Marks those of the run's cgroup; returns how many of them the listing lacks. */
 static size_t mark_cgroup(const as_listing *all, const as_tree *tree) {
     FILE *file = open_cgroup(tree);
-    size_t unknown = 0;
+    size_t unknown = !file && tree->cgroup_fd >= 0 && as_out_of_resources();
     for (int pid; file && (pid = next_pid(file)) > 0;) {
         as_process *p = as_process_find(all->list, all->count, pid);
         if (!p) {
@@ -266,7 +266,7 @@ static void add_member(sweep *s, const as_process *p, int signal) {
         send_to(pidfd, signal);
     }
     bool room = tree->listed < AS_TREE_FDS;
-    s->may_fork += !p->exiting || pidfd < 0 || !room;
+    s->may_fork += !p->exiting;
     tree->count++;
     if (room) {
         tree->members[tree->listed++] = (as_member){p->pid, pidfd};
@@ -277,13 +277,9 @@ static void add_member(sweep *s, const as_process *p, int signal) {
 }
 
 static void tell_member(sweep *s, const as_process *p, int signal) {
-    const as_member *known = find_member(s->tree, p->pid);
-    if (!known) {
+    if (!find_member(s->tree, p->pid)) {
         add_member(s, p, signal);
         return;
-    }
-    if (signal == SIGKILL) { /* the stop signal it has had */
-        send_to(known->pidfd, SIGKILL);
     }
     s->may_fork += !p->exiting;
     s->tree->count++;
@@ -298,13 +294,9 @@ static void tell_members(sweep *s, bool unmarked, int signal) {
     }
 }
 
-/* `was_ours`: before the scan. One that is gone now may have forked after it was seen. */
-static bool leader_may_fork(const as_listing *all, const as_tree *tree, bool was_ours) {
-    if (!tree->leader_ours) {
-        return was_ours;
-    }
+static bool leader_may_fork(const as_listing *all, const as_tree *tree) {
     const as_process *leader = as_process_find(all->list, all->count, tree->leader);
-    return !leader || (!leader->dead && !leader->exiting);
+    return !tree->leader_ours || !leader || (!leader->dead && !leader->exiting);
 }
 
 /* Finds the members; returns how many are known to be missing, or -errno. The census is held only so
@@ -312,11 +304,11 @@ static bool leader_may_fork(const as_listing *all, const as_tree *tree, bool was
 static int find_members(sweep *s) {
     as_tree *tree = s->tree;
     as_listing all;
-    bool was_ours = is_our_child(tree->leader_fd);
+    bool ended = has_ended(tree->leader_fd);
     int result = as_census_begin(tree->census, tree->since, &all);
     if (result == 0) {
         tree->leader_ours = is_our_child(tree->leader_fd);
-        s->may_fork = leader_may_fork(&all, tree, was_ours);
+        s->may_fork = !ended && leader_may_fork(&all, tree);
         forget(tree, true); /* who is alive after the scan is the one that it met */
         result = (int)mark(&all, tree) + !all.complete;
         s->found = copy_members(&all, tree, &s->count);
@@ -337,10 +329,14 @@ int as_tree_sweep(as_tree *tree, int signal) {
     }
     if (signal == SIGKILL) {
         as_signal_group(tree->leader, tree->leader_fd, SIGKILL);
+        for (size_t i = 0; i < tree->listed; i++) {
+            (void)pidfd_signal(tree->members[i].pidfd, SIGKILL, 0);
+        }
     }
     if (result >= 0) {
         tell_members(&s, false, signal);
-        tree->ending = s.may_fork == 0 && s.missed == 0 && result == 0;
+        tree->ending = s.may_fork == 0 && s.missed == 0 && result == 0 &&
+                       tree->count == tree->watched;
         result += (int)(tree->count + s.missed);
     }
     free(s.found);

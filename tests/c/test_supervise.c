@@ -272,6 +272,40 @@ static void ignored_sigchld(void) {
     CHECK(signal(SIGCHLD, SIG_DFL) != SIG_ERR);
 }
 
+typedef struct {
+    int pid;
+    long delay; /* nanoseconds after its exit */
+} reaping;
+
+static void *reap_soon(void *reaping_pointer) {
+    const reaping *r = reaping_pointer;
+    const struct timespec delay = {.tv_nsec = r->delay};
+    siginfo_t info;
+    if (waitid(P_PID, (id_t)r->pid, &info, WEXITED | WNOWAIT) == 0) { /* else the core was faster */
+        (void)nanosleep(&delay, NULL);
+        (void)waitpid(r->pid, NULL, 0);
+    }
+    return NULL;
+}
+
+/* K6: a host that waits for all its children may take the script's status in the middle of a sweep. */
+static void reaped_during_a_sweep(void) {
+    for (int i = 0; i < 40; i++) {
+        show s;
+        pthread_t host;
+        prepare(&s, "trap 'exit 3' HUP; while :; do sleep 0.005; done", false);
+        reaping r = {s.script.process.pid, i * 10000};
+        CHECK_EQUAL(pthread_create(&host, NULL, reap_soon, &r), 0);
+        s.job.deadline = as_monotonic() + 10 * AS_MILLISECOND;
+        s.job.kill_delay = 600 * AS_SECOND;
+        supervise(&s);
+        finish(&s);
+        CHECK_EQUAL(pthread_join(host, NULL), 0);
+        CHECK_EQUAL(s.outcome.status, AS_TIMED_OUT);
+        end_show(&s);
+    }
+}
+
 /* ---- deadlines and cancels ---- */
 
 /* K1: the deadline stops the script; its status and output are kept. */
@@ -628,9 +662,10 @@ static void side_by_side(void) {
 
 CHECK_MAIN(CHECK_TEST(echo), CHECK_TEST(exit_codes), CHECK_TEST(much_output), CHECK_TEST(log_fails),
            CHECK_TEST(log_is_full), CHECK_TEST(no_wait_delay), CHECK_TEST(ignored_sigchld),
-           CHECK_TEST(deadline), CHECK_TEST(past_deadline), CHECK_TEST(cancel),
-           CHECK_TEST(stubborn_child), CHECK_TEST(kill_at_once), CHECK_TEST(cancel_descriptor),
-           CHECK_TEST(cancel_without_descriptors), CHECK_TEST(pipes_open), CHECK_TEST(redirected),
-           CHECK_TEST(endless_writer), CHECK_TEST(note_after_unfinished_line),
-           CHECK_TEST(interrupted), CHECK_TEST(permits), CHECK_TEST(permit_of_open_pipes),
-           CHECK_TEST(permit_of_slow_logger), CHECK_TEST(stuck_logger), CHECK_TEST(side_by_side))
+           CHECK_TEST(reaped_during_a_sweep), CHECK_TEST(deadline), CHECK_TEST(past_deadline),
+           CHECK_TEST(cancel), CHECK_TEST(stubborn_child), CHECK_TEST(kill_at_once),
+           CHECK_TEST(cancel_descriptor), CHECK_TEST(cancel_without_descriptors),
+           CHECK_TEST(pipes_open), CHECK_TEST(redirected), CHECK_TEST(endless_writer),
+           CHECK_TEST(note_after_unfinished_line), CHECK_TEST(interrupted), CHECK_TEST(permits),
+           CHECK_TEST(permit_of_open_pipes), CHECK_TEST(permit_of_slow_logger),
+           CHECK_TEST(stuck_logger), CHECK_TEST(side_by_side))

@@ -356,6 +356,17 @@ static void no_descriptors(void) {
     end_grove(&g);
 }
 
+static int sweep_without_descriptors(grove *g, int signal) {
+    struct rlimit old, none;
+    CHECK_EQUAL(getrlimit(RLIMIT_NOFILE, &old), 0);
+    none = old;
+    none.rlim_cur = 0;
+    CHECK_EQUAL(setrlimit(RLIMIT_NOFILE, &none), 0);
+    int alive = as_tree_sweep(&g->tree, signal);
+    CHECK_EQUAL(setrlimit(RLIMIT_NOFILE, &old), 0);
+    return alive;
+}
+
 /* A process that is killed and cannot end: the first one of a namespace waits for a zombie of another's.
    By then it has neither memory nor environment. `pid` is 0 where nobody may make namespaces. */
 typedef struct {
@@ -467,6 +478,22 @@ static void killed_and_not_gone(void) {
     end_grove(&g);
 }
 
+/* K1: who has been found is killed also when a sweep can find nobody. */
+static void failing_kill(void) {
+    grove g = plant("setsid sh -c 'echo $$; exec sleep 600' & wait");
+    int pid = child_read_number(&g.leader);
+    begin(&g);
+    for (int i = 0; !is_member(&g, pid); i++) {
+        CHECK(i < 1000);
+        CHECK(as_tree_sweep(&g.tree, 0) > 0);
+    }
+    as_census_free(g.census);
+    g.census = g.tree.census = as_census_new();
+    CHECK(sweep_without_descriptors(&g, SIGKILL) < 0);
+    child_wait_gone(pid);
+    end_grove(&g);
+}
+
 /* K1: a sweep that fails proves nothing, whatever the one before it has proven. */
 static void failing_sweep(void) {
     grove g = plant("exit");
@@ -478,21 +505,21 @@ static void failing_sweep(void) {
     }
     as_census_free(g.census);
     g.census = g.tree.census = as_census_new(); /* which knows nobody, so it has to open files */
-    struct rlimit old, none;
-    CHECK_EQUAL(getrlimit(RLIMIT_NOFILE, &old), 0);
-    none = old;
-    none.rlim_cur = 0;
-    CHECK_EQUAL(setrlimit(RLIMIT_NOFILE, &none), 0);
-    int alive = as_tree_sweep(&g.tree, 0);
-    CHECK_EQUAL(setrlimit(RLIMIT_NOFILE, &old), 0);
-    CHECK(alive < 0 && !g.tree.ending);
+    CHECK(sweep_without_descriptors(&g, 0) < 0);
+    CHECK(!g.tree.ending);
     end_grove(&g);
 }
 
-static int list_all(as_census *census, uint64_t since) {
+/* `pid`: one that is listed, known from before or read anew. */
+static int list_all(as_census *census, uint64_t since, int pid, bool known) {
     as_listing all;
     int result = as_census_begin(census, since, &all);
-    CHECK(result < 0 || all.count > 0);
+    if (result == 0) {
+        const as_process *p = as_process_find(all.list, all.count, pid);
+        CHECK(p && p->started > 0);
+        CHECK((p->parent == 0) == known); /* what may have changed meanwhile is not told */
+        CHECK(!known || !all.complete);   /* it could not ask which number was given last */
+    }
     as_census_end(census);
     return result;
 }
@@ -501,10 +528,13 @@ static int list_all(as_census *census, uint64_t since) {
    that is as young as the script. */
 static bool is_read_once(as_census *census, bool zombie) {
     uint64_t since = UINT64_MAX;
-    int pid = zombie ? fork() : 0;
+    int pid = fork();
     CHECK(pid >= 0);
-    if (zombie && pid == 0) {
-        _exit(0);
+    while (pid == 0) {
+        if (zombie) {
+            _exit(0);
+        }
+        (void)pause();
     }
     if (zombie) {
         as_process now;
@@ -513,17 +543,16 @@ static bool is_read_once(as_census *census, bool zombie) {
         CHECK(as_process_read(census, pid, &now) && now.dead);
         since = now.started;
     }
-    CHECK_EQUAL(list_all(census, since), 0);
+    CHECK_EQUAL(list_all(census, since, pid, false), 0);
     struct rlimit old, none;
     CHECK_EQUAL(getrlimit(RLIMIT_NOFILE, &old), 0);
     none = old;
     none.rlim_cur = 0;
     CHECK_EQUAL(setrlimit(RLIMIT_NOFILE, &none), 0);
-    int result = list_all(census, since);
+    int result = list_all(census, since, pid, true);
     CHECK_EQUAL(setrlimit(RLIMIT_NOFILE, &old), 0);
-    if (zombie) {
-        CHECK_EQUAL(waitpid(pid, NULL, 0), pid);
-    }
+    CHECK_EQUAL(kill(pid, SIGKILL), 0);
+    CHECK_EQUAL(waitpid(pid, NULL, 0), pid);
     return result == 0;
 }
 
@@ -592,4 +621,5 @@ CHECK_MAIN(CHECK_TEST(group), CHECK_TEST(session), CHECK_TEST(descendant), CHECK
            CHECK_TEST(zombies), CHECK_TEST(zombie_leader), CHECK_TEST(reaped_leader),
            CHECK_TEST(stop_signal), CHECK_TEST(group_signal), CHECK_TEST(many_members),
            CHECK_TEST(no_descriptors), CHECK_TEST(killed_and_not_gone), CHECK_TEST(failing_sweep),
-           CHECK_TEST(known_processes), CHECK_TEST(exit_status), CHECK_TEST(shared_census))
+           CHECK_TEST(failing_kill), CHECK_TEST(known_processes), CHECK_TEST(exit_status),
+           CHECK_TEST(shared_census))
