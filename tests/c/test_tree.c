@@ -530,11 +530,16 @@ static bool is_read_once(as_census *census, bool zombie) {
     uint64_t since = UINT64_MAX;
     int pid = fork();
     CHECK(pid >= 0);
-    while (pid == 0) {
-        if (zombie) {
-            _exit(0);
+    if (pid == 0) {
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+        (void)setsid(); /* this process's session may be one of outside, which nobody sees */
+        while (!zombie) {
+            (void)pause();
         }
-        (void)pause();
+        _exit(0);
+    }
+    while (getsid(pid) != pid) {
+        (void)sched_yield();
     }
     if (zombie) {
         as_process now;
