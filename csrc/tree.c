@@ -122,13 +122,12 @@ static void forget(as_tree *tree, bool unwatched) {
 
 void as_tree_forget_ended(as_tree *tree) { forget(tree, false); }
 
-static const as_member *find_member(const as_tree *tree, int pid) {
-    for (size_t i = 0; i < tree->listed; i++) {
-        if (tree->members[i].pid == pid) {
-            return &tree->members[i];
-        }
+static bool is_member(const as_tree *tree, int pid) {
+    bool found = false;
+    for (size_t i = 0; !found && i < tree->listed; i++) {
+        found = tree->members[i].pid == pid;
     }
-    return NULL;
+    return found;
 }
 
 /* Marks the members of the tree; returns how many are known to be missing. */
@@ -137,7 +136,7 @@ static size_t mark(const as_listing *all, const as_tree *tree) {
         as_process *p = &all->list[i];
         const char *ids = p->ids ? all->ids + p->ids : NULL;
         p->member = is_leader(tree, p->pid) ||
-                    (!p->dead && (belongs(tree, p, ids) || find_member(tree, p->pid)));
+                    (!p->dead && (belongs(tree, p, ids) || is_member(tree, p->pid)));
         p->unmarked = false;
     }
     size_t unknown = mark_cgroup(all, tree);
@@ -234,13 +233,6 @@ void as_tree_begin(as_tree *tree, as_census *census, int leader, int leader_fd, 
                       .since = dated ? self.started : 0}; /* 0: all environments are read */
 }
 
-static void send_to(int pidfd, int signal) {
-    (void)pidfd_signal(pidfd, signal, 0);
-    if (signal != SIGKILL) {
-        (void)pidfd_signal(pidfd, SIGCONT, 0);
-    }
-}
-
 /* Opens a pidfd of a process that the scan has found; -1: it has none, or there is none to be had. */
 static int open_found(sweep *s, const as_process *p) {
     int pidfd = as_pidfd_open(p->pid);
@@ -263,7 +255,10 @@ static void add_member(sweep *s, const as_process *p, int signal) {
     if (pidfd < 0) {
         tree->untold = true; /* the next sweep tries again */
     } else if (signal == SIGKILL || (signal != 0 && p->group != tree->leader)) {
-        send_to(pidfd, signal);
+        (void)pidfd_signal(pidfd, signal, 0);
+        if (signal != SIGKILL) {
+            (void)pidfd_signal(pidfd, SIGCONT, 0);
+        }
     }
     bool room = tree->listed < AS_TREE_FDS;
     s->may_fork += !p->exiting;
@@ -277,7 +272,7 @@ static void add_member(sweep *s, const as_process *p, int signal) {
 }
 
 static void tell_member(sweep *s, const as_process *p, int signal) {
-    if (!find_member(s->tree, p->pid)) {
+    if (!is_member(s->tree, p->pid)) {
         add_member(s, p, signal);
         return;
     }

@@ -356,14 +356,22 @@ static void no_descriptors(void) {
     end_grove(&g);
 }
 
-static int sweep_without_descriptors(grove *g, int signal) {
+/* Lets no file be opened until allow_files; returns the limit that there was. */
+static struct rlimit forbid_files(void) {
     struct rlimit old, none;
     CHECK_EQUAL(getrlimit(RLIMIT_NOFILE, &old), 0);
     none = old;
     none.rlim_cur = 0;
     CHECK_EQUAL(setrlimit(RLIMIT_NOFILE, &none), 0);
+    return old;
+}
+
+static void allow_files(struct rlimit old) { CHECK_EQUAL(setrlimit(RLIMIT_NOFILE, &old), 0); }
+
+static int sweep_without_files(grove *g, int signal) {
+    struct rlimit old = forbid_files();
     int alive = as_tree_sweep(&g->tree, signal);
-    CHECK_EQUAL(setrlimit(RLIMIT_NOFILE, &old), 0);
+    allow_files(old);
     return alive;
 }
 
@@ -489,7 +497,7 @@ static void failing_kill(void) {
     }
     as_census_free(g.census);
     g.census = g.tree.census = as_census_new();
-    CHECK(sweep_without_descriptors(&g, SIGKILL) < 0);
+    CHECK(sweep_without_files(&g, SIGKILL) < 0);
     child_wait_gone(pid);
     end_grove(&g);
 }
@@ -505,7 +513,7 @@ static void failing_sweep(void) {
     }
     as_census_free(g.census);
     g.census = g.tree.census = as_census_new(); /* which knows nobody, so it has to open files */
-    CHECK(sweep_without_descriptors(&g, 0) < 0);
+    CHECK(sweep_without_files(&g, 0) < 0);
     CHECK(!g.tree.ending);
     end_grove(&g);
 }
@@ -549,13 +557,9 @@ static bool is_read_once(as_census *census, bool zombie) {
         since = now.started;
     }
     CHECK_EQUAL(list_all(census, since, pid, false), 0);
-    struct rlimit old, none;
-    CHECK_EQUAL(getrlimit(RLIMIT_NOFILE, &old), 0);
-    none = old;
-    none.rlim_cur = 0;
-    CHECK_EQUAL(setrlimit(RLIMIT_NOFILE, &none), 0);
+    struct rlimit old = forbid_files();
     int result = list_all(census, since, pid, true);
-    CHECK_EQUAL(setrlimit(RLIMIT_NOFILE, &old), 0);
+    allow_files(old);
     CHECK_EQUAL(kill(pid, SIGKILL), 0);
     CHECK_EQUAL(waitpid(pid, NULL, 0), pid);
     return result == 0;
