@@ -27,7 +27,7 @@ class Turn:
     """Whether a run's logger is being called, which attempts and reminders share. Thread-safe."""
 
     def __init__(self) -> None:
-        self._condition = threading.Condition(threading.Lock())  # its lock guards _taken
+        self._condition = threading.Condition()  # its lock guards _taken
         self._taken = False
 
     def take(self, wanted: Callable[[], bool], begin: Callable[[], object]) -> bool:

@@ -18,8 +18,10 @@ _MOST_LINKS: Final = 40  # as in the kernel
 
 def close_quietly(fd: int) -> None:
     """Close a descriptor that nothing was written to; Linux does, whatever it reports."""
-    with contextlib.suppress(OSError):
+    try:  # not contextlib.suppress, here and below: each run comes here some times
         os.close(fd)
+    except OSError:
+        pass
 
 
 def open_directory(path: str) -> int:
@@ -42,9 +44,10 @@ def make_directory(path: str, mode: int) -> None:
     directory that others may write to holds must belong to this user, to root, or to that
     directory's owner. Raises ``OSError``.
     """
-    fd = -1
-    with contextlib.suppress(OSError):
+    try:
         fd = open_plain_directory(path)
+    except OSError:
+        fd = -1
     if fd < 0 or not _is_trusted(os.fstat(fd).st_uid):
         if fd >= 0:
             close_quietly(fd)

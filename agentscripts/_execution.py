@@ -20,7 +20,7 @@ from agentscripts._model import Run, RunState, RunStatus, Script, Stage
 from agentscripts._native import Outcome, Supervised
 from agentscripts._outcome import exit_text, status_and_reason
 from agentscripts._process import describe, pipe_holders
-from agentscripts._result import RunResult
+from agentscripts._result import RunResult, make_result
 from agentscripts._retry import added_up, delay_before_next
 from agentscripts._text import error_text
 from agentscripts.errors import ScriptError
@@ -93,8 +93,10 @@ class Execution:
     @property
     def failure(self) -> ScriptError | None:
         """What ``execute`` raises for it: not a skip whose cause is a failure of the same call."""
+        if self.result is None or self.result.ok:
+            return None
         blameless = self.skip is not None and not self.skip[1]
-        return None if self.result is None or blameless else self.result.error
+        return None if blameless else self.result.error
 
     @property
     def attempt(self) -> int:
@@ -322,7 +324,7 @@ class Execution:
         began, began_at = self._first
         duration = (outcome.ended - began) / 1e9
         stderr, stderr_lines = started.core.stderr() if outcome.output_bytes else ((), 0)
-        return RunResult(
+        return make_result(
             run_id=self.run_id,
             script=self.script,
             stage=self.stage,

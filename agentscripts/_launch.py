@@ -6,7 +6,6 @@ import contextlib
 import errno
 import os
 import time
-from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -40,7 +39,7 @@ class CallLimits:
         timeout: float | None,
         cancel: CancelToken | None,
         signals: DeferredSignals,
-        base: Mapping[str, str],
+        base: dict[str, str],
     ) -> None:
         self.timeout = timeout
         self.deadline = _deadline(monotonic(), timeout)

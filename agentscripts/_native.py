@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
@@ -26,6 +26,7 @@ __all__ = [
     "Starts",
     "Supervised",
     "Timer",
+    "code_environment",
     "monotonic",
     "nanoseconds",
     "open_plain_directory",
@@ -42,6 +43,7 @@ _COMMAND, _CHILD = ffi.typeof("as_command *"), ffi.typeof("as_child *")
 _IDENTITY = ffi.typeof("uint64_t[2]")
 _TEXT = ffi.typeof("char[]")
 
+code_environment: Final = _strings.environment
 monotonic: Final[Callable[[], int]] = lib.as_monotonic
 RUNNING, STOPPING, DELIVERING = lib.AS_RUNNING, lib.AS_STOPPING, lib.AS_DELIVERING
 EXITED, TIMED_OUT = lib.AS_EXITED, lib.AS_TIMED_OUT
@@ -171,7 +173,8 @@ class Starts:
         self,
         programs: Sequence[bytes],
         argv: Sequence[bytes],
-        variables: Collection[bytes],
+        variables: bytes,
+        variable_count: int,
         cwd: bytes,
         cgroup_procs: bytes | None,
         stdin: int,
@@ -180,14 +183,15 @@ class Starts:
         """Start a process; return when it is the program.
 
         programs: paths to try in turn. None of the words, nor the paths, may hold a NUL.
+        variables: from ``code_environment``.
         die_with_parent: whether it gets SIGKILL when the calling thread ends.
 
         Raises ``OSError`` that names what it is about; then nothing is left of the child.
         """
-        words = ffi.from_buffer(b"\0".join((*programs, *argv, *variables, b"")))
+        words = ffi.from_buffer(b"\0".join((*programs, *argv, variables)))
         directory = ffi.from_buffer(cwd + b"\0")
         procs = ffi.NULL if cgroup_procs is None else ffi.from_buffer(cgroup_procs + b"\0")
-        counts = len(programs), len(argv), len(variables)
+        counts = len(programs), len(argv), variable_count
         command = ffi.new(_COMMAND, (words, *counts, stdin, directory, procs, die_with_parent))
         out = ffi.new(_CHILD)
         code = lib.as_spawn(self.pointer, command, out)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from agentscripts._model import RunStatus, Script, Stage
 from agentscripts._text import plain, signal_name
@@ -20,7 +20,7 @@ from agentscripts.errors import (
     ScriptTimeoutError,
 )
 
-__all__ = ["SCHEMA", "RunResult"]
+__all__ = ["SCHEMA", "RunResult", "make_result"]
 
 SCHEMA: Final = 1
 """The version of ``RunResult.as_dict``: another one when a value goes or changes its meaning."""
@@ -143,3 +143,13 @@ class RunResult:
     def __getstate__(self) -> dict[str, Any]:
         # The error holds this result; it is made again where it is asked for.
         return {name: value for name, value in self.__dict__.items() if name != "error"}
+
+
+def _made_at_once(**values: Any) -> RunResult:
+    """Make a result as ``RunResult(**values)`` does, which takes a call for each field: 10 µs."""
+    result = RunResult.__new__(RunResult)
+    object.__setattr__(result, "__dict__", values)  # what is not given is the class's default
+    return result
+
+
+make_result: Final = cast(type[RunResult], _made_at_once)  # so that its arguments are checked

@@ -106,8 +106,10 @@ class _Deferral:
         """
         raised: list[BaseException] = []
         if self._host_fd is not None:
-            with contextlib.suppress(ValueError, OSError):  # the host has closed it
+            try:
                 set_wakeup_fd(self._host_fd)
+            except (ValueError, OSError):  # the host has closed it
+                pass
         left = list(self._handlers.items())
         while left:
             number, handler = left[-1]

@@ -2,6 +2,7 @@
 
 from typing_extensions import Buffer
 
-__all__ = ["split"]
+__all__ = ["environment", "split"]
 
 def split(data: Buffer, /) -> list[str]: ...
+def environment(env: dict[str, str], base: dict[str, str], /) -> bytes: ...

@@ -58,10 +58,11 @@ def open_log(max_bytes: int | None = None) -> _native.LogFile:
 
 
 def start(starts: _native.Starts, program: bytes, *words: bytes, cwd: bytes = b"/") -> Any:
-    environment = [b"PATH=/usr/bin:/bin", f"AGENTSCRIPTS_RUN_ID={RUN_ID}".encode()]
+    env = {"PATH": "/usr/bin:/bin", "AGENTSCRIPTS_RUN_ID": RUN_ID}
     with open(os.devnull, "rb") as null:
         argv = [program, *words]
-        return starts.spawn([program], argv, environment, cwd, None, null.fileno(), False)
+        coded = _native.code_environment(env, {})
+        return starts.spawn([program], argv, coded, len(env), cwd, None, null.fileno(), False)
 
 
 def deliver(pool: _native.Pool) -> None:
@@ -130,6 +131,14 @@ def directory() -> None:
     os.close(_native.open_plain_directory(str(BASE)))
 
 
+def environment() -> None:
+    _native.code_environment({"A": "1", "É": "ü", "LONG": "x" * 5000}, {"É": "ü"})
+    for wrong in ({"A=": "b"}, {"A": "b\0"}, {"A": "\ud800"}):
+        with contextlib.suppress(ValueError):
+            _native.code_environment({"A0": "1", **wrong}, {})
+            raise AssertionError("it was coded")
+
+
 def gate() -> None:
     gate = _native.Gate(1)
     gate.acquire(1.0)
@@ -176,6 +185,7 @@ CASES: Final[dict[str, tuple[Callable[[], object], int]]] = {
     "monotonic": (_native.monotonic, 500),
     "log file": (log_file, 100),
     "directory": (directory, 200),
+    "environment": (environment, 200),
     "gate": (gate, 200),
     "timer": (timer, 100),
     "starts": (starts, 200),

@@ -156,13 +156,16 @@ def test_a_cancel_that_is_no_token(make_runner: MakeRunner) -> None:
 
 @pytest.mark.slow
 def test_a_locale_without_utf_8(tmp_path: Path) -> None:
-    """R4, R5: scripts and their variables reach the shell as UTF-8, whatever the locale."""
+    """R4, R5: scripts and their variables reach the shell as UTF-8, whatever the locale.
+
+    What is the agent's own reaches it as it was.
+    """
     program = """
-runner = make(Script(script="echo gr\\u00fcn $X", env={"X": "wei\\u00df"}))
+runner = make(Script(script="echo gr\\u00fcn $X $AGENTS", env={"X": "wei\\u00df"}))
 (result,) = runner.execute()
 say(ascii(result.tail))
 runner.close()
 """
     environment = {**os.environ, "LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
-    said = run_host(tmp_path, program, env=environment)
-    assert said[-1] == ascii(("grün weiß",))
+    said = run_host(tmp_path, program, env={**environment, "AGENTS": "été"})
+    assert said[-1] == ascii(("grün weiß été",))

@@ -1,7 +1,8 @@
-"""Lines as Python's strings: the extension module ``agentscripts._strings``."""
+"""From Python's strings to bytes and back: the extension module ``agentscripts._strings``."""
 
 from __future__ import annotations
 
+import os
 import sys
 
 import pytest
@@ -44,3 +45,52 @@ def test_split_takes_any_buffer() -> None:
             with pytest.raises((TypeError, BufferError)):
                 _strings.split(wrong)  # type: ignore[arg-type]
         assert sys.getrefcount(wrong) == references
+
+
+# Whatever a variable may be made of: no NUL, and what is not UTF-8 as os.environ has it.
+TEXTS = st.lists(
+    st.characters(min_codepoint=1, exclude_categories=["Cs"])
+    | st.sampled_from("\udc80\udce9\udcff")
+).map("".join)
+NAMES = TEXTS.map(lambda text: text.replace("=", ""))
+
+
+@given(st.dictionaries(NAMES, TEXTS), st.dictionaries(NAMES, TEXTS))
+@example({}, {})
+@example({"": "", "LONG": "x" * 200_000}, {})
+@example({"PATH": "/bin", "Ü": "ü\udce9"}, {"PATH": "/bin", "Ü": "ü\udce9"})
+def test_environment(base: dict[str, str], own: dict[str, str]) -> None:
+    """R5: each variable as execve takes it, in the order of the dict."""
+    env = {**base, **own}
+    coded = [f"{name}={value}\0".encode("utf-8", "surrogateescape") for name, value in env.items()]
+    assert _strings.environment(env, base) == b"".join(coded)
+
+
+def test_environment_of_the_agent() -> None:
+    """R5: only what is the agent's own object gets the encoding of the file system; both are UTF-8
+    here, so ``test_a_locale_without_utf_8`` has the rest."""
+    value = "é\udce9"
+    assert _strings.environment({"A": value}, {"A": value}) == b"A=" + os.fsencode(value) + b"\0"
+    with pytest.raises(UnicodeEncodeError, match=r"surrogates not allowed"):
+        _strings.environment({"A": "\ud800"}, {})
+
+
+@pytest.mark.parametrize(
+    ("env", "error", "problem"),
+    [
+        ({"A": "b\0c"}, ValueError, r"environment variable 'A' holds a NUL"),
+        ({"A\0": "ü"}, ValueError, r"environment variable 'A\\x00' holds a NUL"),
+        ({"A=B": "c"}, ValueError, r"environment variable 'A=B' has a \"=\" in its name"),
+        ({"Ä=B": "c"}, ValueError, r"environment variable 'Ä=B' has a \"=\" in its name"),
+        ({"A": 5}, TypeError, r"environment variable 'A': <class 'int'>, expected str"),
+        ({b"A": "b"}, TypeError, r"environment variable b'A': <class 'bytes'>, expected str"),
+    ],
+)
+def test_no_environment(env: dict[str, str], error: type[Exception], problem: str) -> None:
+    """R5: what execve would take for something else is named, after what is as it should be."""
+    names = list(env)
+    references = [sys.getrefcount(name) for name in names]
+    for _ in range(10):
+        with pytest.raises(error, match=problem):
+            _strings.environment({"OK": "1", **env}, {})
+    assert [sys.getrefcount(name) for name in names] == references
