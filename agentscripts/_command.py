@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
+from agentscripts._frozen import maker
 from agentscripts._model import Script
 
 if TYPE_CHECKING:
@@ -51,6 +52,9 @@ class Command:
     env: Mapping[str, str] = dataclasses.field(repr=False)
     cwd: Path | None = None
     cleanup: tuple[Path, ...] = ()
+
+
+_make_command: Final = maker(Command)
 
 
 class CommandFactory(Protocol):
@@ -102,7 +106,7 @@ class ShellCommandFactory:
             return _file_command([self.shell_program], text, env)
         # A shell would take a script that begins so for another option.
         argument = f" {text}" if text.startswith(("-", "+")) else text
-        return Command((self.shell_program, "-c", argument), env)
+        return _make_command(argv=(self.shell_program, "-c", argument), env=env)
 
 
 def _is_too_long(text: str) -> bool:

@@ -8,7 +8,7 @@ import os
 import stat
 from typing import Final, NamedTuple, NoReturn
 
-from agentscripts._native import open_plain_directory
+from agentscripts._native import open_plain_directory, plain_directory_owner
 
 __all__ = ["close_quietly", "is_foreign", "make_directory", "open_directory"]
 
@@ -18,7 +18,7 @@ _MOST_LINKS: Final = 40  # as in the kernel
 
 def close_quietly(fd: int) -> None:
     """Close a descriptor that nothing was written to; Linux does, whatever it reports."""
-    try:  # not contextlib.suppress, here and below: each run comes here some times
+    try:  # not contextlib.suppress, here and below: each run comes here
         os.close(fd)
     except OSError:
         pass
@@ -45,14 +45,11 @@ def make_directory(path: str, mode: int) -> None:
     directory's owner. Raises ``OSError``.
     """
     try:
-        fd = open_plain_directory(path)
+        if _is_trusted(plain_directory_owner(path)):
+            return
     except OSError:
-        fd = -1
-    if fd < 0 or not _is_trusted(os.fstat(fd).st_uid):
-        if fd >= 0:
-            close_quietly(fd)
-        fd = _Walk(path, mode).walk()
-    close_quietly(fd)
+        pass
+    close_quietly(_Walk(path, mode).walk())
 
 
 def is_foreign(entry: os.stat_result, dir_fd: int) -> bool:

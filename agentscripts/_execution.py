@@ -72,18 +72,16 @@ class Execution:
         self._turn = threading.Lock()  # held while it writes to its log, as a run or a reminder
         self._begun = False  # it has written there; guarded by _turn
         self._on_ended: Callable[[], None] | None = None  # until it was called; guarded by _turn
-        self._lock = threading.Lock()  # guards the four below together
-        self._core: Supervised | None = None  # while it may be asked and cancelled
-        self._pid: int | None = None
-        self._started_at: datetime | None = None
+        self._lock = threading.Lock()  # guards the two below together
+        self._started: Started | None = None  # while it may be asked and cancelled
         self._cancel: bool | None = None  # None: not cancelled; True: kill at once
 
     def cancel(self, *, kill: bool = False) -> None:
         """End the run as soon as it has begun, or keep it from beginning."""
         with self._lock:
             self._cancel = kill or bool(self._cancel)
-            if self._core is not None:
-                self._core.cancel(kill=kill)
+            if self._started is not None:
+                self._started.core.cancel(kill=kill)
 
     @property
     def cancelled(self) -> bool:
@@ -107,16 +105,16 @@ class Execution:
         """Return how the run is now."""
         state, last_line = RunState.WAITING, ""
         with self._lock:
-            if self._core is not None:
-                number, last_line = self._core.snapshot()
+            if (started := self._started) is not None:
+                number, last_line = started.core.snapshot()
                 state = _STATES[number]
             return Run(
                 run_id=self.run_id,
                 script=self.script,
                 stage=self.stage,
                 state=state,
-                pid=self._pid,
-                started_at=self._started_at,
+                pid=started and started.process.pid,
+                started_at=started and datetime.fromtimestamp(started.began_at, UTC),
                 last_line=last_line,
                 waits_for=waits_for,
                 attempt=self.attempt,
@@ -142,11 +140,10 @@ class Execution:
             finally:
                 self._say_ended()
                 with self._lock:
-                    core, self._core = self._core, None
-                    self._pid = self._started_at = None
+                    known, self._started = self._started, None
                 launch.release()
-                if core is not None:
-                    core.close()
+                if known is not None:
+                    known.core.close()
                 self._context.ended.end()
 
     def _say_ended(self) -> None:
@@ -269,10 +266,9 @@ class Execution:
                 count = more
 
     def _supervise(self, started: Started, launch: Launch) -> bool:
+        core = started.core
         with self._lock:
-            self._core = core = started.core
-            self._pid = started.process.pid
-            self._started_at = datetime.fromtimestamp(started.began_at, UTC)
+            self._started = started
             if self._cancel is not None:
                 core.cancel(kill=self._cancel)
         metrics, between = self._context.metrics, self._limits.signals.check
@@ -306,7 +302,8 @@ class Execution:
         pids = outcome.survivors
         if outcome.status == _native.PIPES_OPEN:
             pids = pipe_holders(started.process.child[2:])
-        status, reason = status_and_reason(outcome, limit=started.limit, processes=describe(pids))
+        processes = describe(pids) if pids else ""
+        status, reason = status_and_reason(outcome, limit=started.limit, processes=processes)
         if status is RunStatus.PIPES_OPEN:
             started.core.note(started.log, f"agentscripts: {reason}")
         return status, reason
@@ -348,12 +345,12 @@ class Execution:
         )
 
     def _conclude(self, result: RunResult) -> None:
-        which = self._which()
         if self._before is not None:
             result = added_up(self._before, result)
         if self.retry_at is None:
-            self._set_result(result, exit_text(result.exit_code))
+            self._set_result(result)
             return
+        which = self._which()
         self._before = result
         self._context.log(
             logging.WARNING,
@@ -363,14 +360,14 @@ class Execution:
             result.reason,
         )
 
-    def _set_result(self, result: RunResult, how: str = "") -> None:
+    def _set_result(self, result: RunResult) -> None:
         self.result = result
         self._context.report(result, self._limits.reports)
         self._context.log(
             logging.INFO if result.ok else logging.WARNING,
             'run agent script "%s": %s (%s after %.3f s)',
             self.script.label,
-            result.reason or how,
+            result.reason or exit_text(result.exit_code),
             result.status.value,
             result.duration,
         )

@@ -30,6 +30,7 @@ __all__ = [
     "monotonic",
     "nanoseconds",
     "open_plain_directory",
+    "plain_directory_owner",
 ]
 
 _TAIL_BYTES: Final = 32768
@@ -75,6 +76,11 @@ def open_plain_directory(path: str) -> int:
     Raises ``OSError``; ``ENOSYS`` and ``EPERM`` may mean that the kernel cannot tell.
     """
     return _check(lib.as_open_directory(os.fsencode(path)))
+
+
+def plain_directory_owner(path: str) -> int:
+    """Return the user id of the owner of such a directory. Raises likewise."""
+    return _check(lib.as_directory_owner(os.fsencode(path)))
 
 
 class LogFile:
@@ -196,12 +202,7 @@ class Starts:
         out = ffi.new(_CHILD)
         code = lib.as_spawn(self.pointer, command, out)
         if code < 0:
-            subjects = {
-                lib.AS_JOINING: cgroup_procs,
-                lib.AS_ENTERING: cwd,
-                lib.AS_EXECUTING: argv[0],
-            }
-            subject = subjects.get(out.step)
+            subject = (None, cgroup_procs, cwd, argv[0])[out.step]  # AS_FORKING, AS_JOINING, …
             name = None if subject is None else os.fsdecode(subject)
             raise OSError(-code, os.strerror(-code), name)
         return Child(out.pid, out.pidfd, out.stdout_fd, out.stderr_fd)

@@ -107,6 +107,8 @@ class Order(Generic[Key, Call]):
 
     def end(self, run: Key, status: RunStatus) -> list[Verdict[Key, Call]]:
         """Say how a run ended; return the runs that need not wait any longer. May be said again."""
+        if not self._wanted:
+            return []
         verdicts: list[Verdict[Key, Call]] = []
         with self._lock:
             node = self._nodes.pop(run, None)

@@ -28,6 +28,8 @@ def status_and_reason(outcome: Outcome, *, limit: str, processes: str) -> tuple[
     limit: which limit a timeout reached, in words.
     processes: who survived, or else holds the pipes, in words.
     """
+    if outcome.status == _native.EXITED and outcome.exit_code == 0:
+        return RunStatus.SUCCEEDED, ""
     how = exit_text(outcome.exit_code)
     left = f"; could not be killed: {processes}" if outcome.survivors else ""
     if outcome.status == _native.TIMED_OUT:
@@ -36,8 +38,6 @@ def status_and_reason(outcome: Outcome, *, limit: str, processes: str) -> tuple[
         return RunStatus.CANCELLED, f"cancelled ({how}){left}"
     if outcome.status == _native.PIPES_OPEN:
         return RunStatus.PIPES_OPEN, f"{how}, but {_open_pipes(outcome, processes)}"
-    if outcome.exit_code == 0:
-        return RunStatus.SUCCEEDED, ""
     return RunStatus.FAILED, how
 
 

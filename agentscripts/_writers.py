@@ -106,7 +106,10 @@ class Writers:
         log = self._by_identity.get(identity)
         if log is not None and (log not in self._rotating or log.identity() == identity):
             return log
-        return next((one for one in self._rotating if one.identity() == identity), None)
+        for one in self._rotating:
+            if one.identity() == identity:
+                return one
+        return None
 
 
 def _open_target(filesystem: Filesystem, path: Path) -> LogTarget:

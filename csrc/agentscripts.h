@@ -36,6 +36,8 @@ int64_t as_monotonic(void);
 /* Opens a directory (O_PATH) if there is no symbolic link on its whole path. The descriptor or -errno:
    -ELOOP, and -ENOSYS or -EPERM where the call (openat2, Linux 5.6) is missing or forbidden. */
 int as_open_directory(const char *path);
+/* The user who owns such a directory, or -errno likewise. */
+int64_t as_directory_owner(const char *path);
 
 /* ---- the log file: one writer per file, shared by the runs that write it --------------------- */
 

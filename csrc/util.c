@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <semaphore.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -85,6 +86,14 @@ int as_open_directory(const char *path) {
     struct open_how_5_6 how = {.flags = O_PATH | O_DIRECTORY | O_CLOEXEC, .resolve = NO_SYMLINKS};
     long fd = syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof how);
     return fd < 0 ? -errno : (int)fd;
+}
+
+int64_t as_directory_owner(const char *path) {
+    struct stat status;
+    int fd = as_open_directory(path);
+    int64_t owner = fd < 0 ? fd : fstat(fd, &status) < 0 ? -errno : (int64_t)status.st_uid;
+    as_close(&fd);
+    return owner;
 }
 
 struct as_gate {

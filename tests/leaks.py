@@ -129,6 +129,9 @@ def log_file() -> None:
 
 def directory() -> None:
     os.close(_native.open_plain_directory(str(BASE)))
+    _native.plain_directory_owner(str(BASE))
+    with contextlib.suppress(OSError):
+        _native.plain_directory_owner(str(BASE / "none"))
 
 
 def environment() -> None:
