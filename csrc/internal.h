@@ -104,6 +104,23 @@ int as_logfile_fd(const as_logfile *log);
 /* True when the last byte written was no newline. */
 bool as_logfile_in_line(as_logfile *log);
 
+/* ---- pool.c: the threads that call the loggers ---- */
+
+struct as_pool {
+    pthread_mutex_t lock;
+    pthread_cond_t ready;
+    struct as_queue *first, *last; /* queues with something to do and no owner */
+    unsigned waiting;
+    bool closed;
+    int64_t progress_at; /* monotonic: a thread took a batch */
+};
+
+/* Lock held: lists a queue for the next thread, unless it is listed, in a thread's hands, or abandoned. */
+void as_pool_put(struct as_queue *queue);
+/* Lock held: takes a queue out of the list, if it is there; the list's hold on the run goes to the
+   caller. */
+bool as_pool_remove(struct as_queue *queue);
+
 /* ---- queue.c: one run's output on its way to the logger ---- */
 
 #define AS_QUEUE_BYTES 524288
@@ -178,6 +195,26 @@ void as_queue_finish(as_queue *queue);
 /* 1: delivered; 0: not yet, *deadline says when to give up. */
 int as_queue_delivered(as_queue *queue, int64_t *deadline);
 void as_queue_abandon(as_queue *queue);
+
+/* For batch.c; lock held. */
+
+static inline as_span *as_queue_span(const as_queue *queue, uint32_t index) {
+    return &queue->spans[(queue->span_first + index) % AS_QUEUE_SPANS];
+}
+
+/* Moves the tail to where the most room is; returns that room. */
+uint32_t as_queue_find_room(as_queue *queue, bool move);
+/* Says how many lines are missing, before the first that comes after them. */
+void as_queue_note_gap(as_queue *queue);
+
+/* ---- batch.c: whole lines out of a queue; lock held ---- */
+
+/* Fills the batch with what comes next; false: nothing to do now. May let the lock go meanwhile. */
+bool as_batch_take(as_batch *batch, as_queue *queue);
+void as_batch_end(const as_batch *batch, as_queue *queue);
+/* Lock not held: makes of a taken batch's bytes what Python gets. Not before they are taken, since
+   as_queue_abandon counts the lines of those that are not. */
+void as_batch_clean(as_batch *batch);
 
 /* ---- output.c: what a script prints, on its way to log file, tail and queue ---- */
 
