@@ -1,5 +1,7 @@
 """Compile and run each tests/c/test_*.c, linked with csrc/*.c, for all sanitizers side by side.
 
+And each tests/fuzz/fuzz_*.c with the inputs of its corpus, so that the fuzzers stay fit for it.
+
     python tests/c/run_c_tests.py SANITIZER...      e.g. address,undefined thread
     CC="musl-gcc -static" python tests/c/run_c_tests.py none
 
@@ -17,6 +19,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 CSRC = HERE.parents[1] / "csrc"
+FUZZ = HERE.parent / "fuzz"
 CC = shlex.split(os.environ.get("CC", "gcc"))
 TIMEOUT = 400.0  # seconds per test, for one that hangs; a busy machine takes four times as long
 FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-pthread", "-O1", "-g", "-fno-omit-frame-pointer"]
@@ -38,11 +41,11 @@ def fixed_addresses() -> list[str]:
     return command if allowed else []
 
 
-def run_test(program: Path, directory: Path) -> str:
+def run_test(program: Path, arguments: list[Path], directory: Path) -> str:
     """Return what went wrong, "" when nothing did."""
     try:
         done = subprocess.run(
-            [*fixed_addresses(), program],
+            [*fixed_addresses(), program, *arguments],
             cwd=directory,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -56,22 +59,25 @@ def run_test(program: Path, directory: Path) -> str:
 
 def run_all(sanitizer: str, tests: list[Path]) -> int:
     """Return how many tests failed."""
-    flags = [*FLAGS, f"-I{CSRC}"]
+    flags = [*FLAGS, f"-I{CSRC}", f"-I{HERE}"]
     if sanitizer != "none":
         flags += [f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all"]
     sources = sorted(CSRC.glob("*.c"))
     failures = 0
     with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(os.cpu_count()) as pool:
         directory = Path(name)
+        sources += [FUZZ / "replay.c"]
         objects = list(
             pool.map(lambda source: compile_object(source, flags, directory), sources + tests)
         )
-        core = objects[: len(sources)]
+        *core, replay = objects[: len(sources)]
         # One at a time: some of them check how long something takes.
         for test, compiled in zip(tests, objects[len(sources) :], strict=True):
             program = compiled.with_suffix("")
-            subprocess.run([*CC, *flags, "-o", program, compiled, *core], check=True)
-            problem = run_test(program, directory)
+            corpus = sorted((FUZZ / "corpus" / test.stem.removeprefix("fuzz_")).glob("*"))
+            linked = [compiled, replay, *core] if corpus else [compiled, *core]
+            subprocess.run([*CC, *flags, "-o", program, *linked], check=True)
+            problem = run_test(program, corpus, directory)
             failures += bool(problem)
             print(f"{test.name} [{sanitizer}]: {problem or 'ok'}", flush=True)
     return failures
@@ -79,7 +85,7 @@ def run_all(sanitizer: str, tests: list[Path]) -> int:
 
 def main(sanitizers: list[str]) -> str | None:
     """Return the error to exit with, None when all is well."""
-    tests = sorted(HERE.glob("test_*.c"))
+    tests = sorted([*HERE.glob("test_*.c"), *FUZZ.glob("fuzz_*.c")])
     if not tests or not sanitizers:
         return f"{len(tests)} tests in {HERE}, {len(sanitizers)} sanitizers: nothing to do"
     try:
