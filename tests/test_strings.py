@@ -82,8 +82,8 @@ def test_environment_of_the_agent() -> None:
         ({"A\0": "ü"}, ValueError, r"environment variable 'A\\x00' holds a NUL"),
         ({"A=B": "c"}, ValueError, r"environment variable 'A=B' has a \"=\" in its name"),
         ({"Ä=B": "c"}, ValueError, r"environment variable 'Ä=B' has a \"=\" in its name"),
-        ({"A": 5}, TypeError, r"environment variable 'A': <class 'int'>, expected str"),
-        ({b"A": "b"}, TypeError, r"environment variable b'A': <class 'bytes'>, expected str"),
+        ({"A": 5}, TypeError, r"environment variable 'A' is <class 'int'>, expected str"),
+        ({b"A": "b"}, TypeError, r"environment variable b'A' is <class 'bytes'>, expected str"),
     ],
 )
 def test_no_environment(env: dict[str, str], error: type[Exception], problem: str) -> None:

@@ -91,7 +91,8 @@ static const char *ascii(PyObject *text, Py_ssize_t *size) {
 /* What is the agent's own came to it in the file system's encoding, and leaves in it; all else is UTF-8,
    as in a script's file. */
 static bool append_coded(buffer *out, PyObject *name, PyObject *value, PyObject *base) {
-    PyObject *agents = PyDict_GetItemWithError(base, name), *text = NULL, *coded = NULL;
+    const PyObject *agents = PyDict_GetItemWithError(base, name);
+    PyObject *text = NULL, *coded = NULL;
     char *bytes, *place = NULL;
     Py_ssize_t size;
     if (agents || !PyErr_Occurred()) {
@@ -135,7 +136,7 @@ static bool append_variable(buffer *out, PyObject *name, PyObject *value, PyObje
 static bool append_checked(buffer *out, PyObject *name, PyObject *value, PyObject *base) {
     if (!PyUnicode_Check(name) || !PyUnicode_Check(value)) {
         PyObject *type = (PyObject *)Py_TYPE(PyUnicode_Check(name) ? value : name);
-        PyErr_Format(PyExc_TypeError, "environment variable %R: %R, expected str", name, type);
+        PyErr_Format(PyExc_TypeError, "environment variable %R is %R, expected str", name, type);
         return false;
     }
     if (PyUnicode_FindChar(name, '=', 0, PyUnicode_GetLength(name), 1) >= 0) {
