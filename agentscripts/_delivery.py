@@ -27,16 +27,19 @@ class Turn:
     """Whether a run's logger is being called, which attempts and reminders share. Thread-safe."""
 
     def __init__(self) -> None:
-        self._condition = threading.Condition()  # its lock guards _taken
+        self._lock = threading.Lock()  # guards both below
         self._taken = False
+        self._given: threading.Condition | None = None  # made by the first who waits
 
     def take(self, wanted: Callable[[], bool], begin: Callable[[], object]) -> bool:
         """Wait for the turn for as long as it is wanted; return whether it is the caller's.
 
         begin: called when it is, before ``change`` can make it unwanted.
         """
-        with self._condition:
-            self._condition.wait_for(lambda: not self._taken or not wanted())
+        with self._lock:
+            while self._taken and wanted():
+                self._given = self._given or threading.Condition(self._lock)
+                self._given.wait()
             if not wanted():
                 return False
             self._taken = True
@@ -45,15 +48,19 @@ class Turn:
 
     def give(self) -> None:
         """Let the next one have it."""
-        with self._condition:
+        with self._lock:
             self._taken = False
-            self._condition.notify_all()
+            self._notify()
 
     def change(self, withdraw: Callable[[], object]) -> None:
         """Have those who wait see that it is not wanted any more, once this was called."""
-        with self._condition:
+        with self._lock:
             withdraw()
-            self._condition.notify_all()
+            self._notify()
+
+    def _notify(self) -> None:
+        if self._given is not None:
+            self._given.notify_all()
 
 
 @dataclasses.dataclass(eq=False, slots=True)

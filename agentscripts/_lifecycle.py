@@ -94,9 +94,9 @@ class WaitGroup:
     """A counter that can be waited for to become zero. Thread-safe."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards _count
-        self._condition = threading.Condition(self._lock)
+        self._lock = threading.Lock()  # guards both below
         self._count = 0
+        self._zero: threading.Condition | None = None  # made by the first who waits
 
     def add(self) -> None:
         """Count one more."""
@@ -107,13 +107,16 @@ class WaitGroup:
         """Count one less."""
         with self._lock:
             self._count -= 1
-            if self._count == 0:
-                self._condition.notify_all()
+            if self._count == 0 and self._zero is not None:
+                self._zero.notify_all()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for zero, at most ``timeout`` seconds; return whether it is zero."""
         with self._lock:
-            return self._condition.wait_for(lambda: self._count == 0, at_most(timeout))
+            if self._count == 0:
+                return True
+            self._zero = self._zero or threading.Condition(self._lock)
+            return self._zero.wait_for(lambda: self._count == 0, at_most(timeout))
 
 
 class _Waiter(Protocol):

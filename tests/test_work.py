@@ -261,7 +261,7 @@ def test_python_memory_of_a_run(make_runner: MakeRunner) -> None:
     before = blocks()
     held.clear()
     kept = runner.execute()
-    assert held[0] - before <= 125  # 102
+    assert held[0] - before <= 110  # 93
     for _ in range(RUNS - 1):
         kept += runner.execute()
     assert (blocks() - before) / len(kept) <= 14  # 11
