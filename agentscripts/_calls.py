@@ -33,7 +33,7 @@ class Calls:
         self._shut = False
         self._threads: list[threading.Thread] = []
         self._dispatches: set[Dispatch] = set()
-        self._over = threading.Condition(self._lock)  # a dispatch left the set
+        self._over: threading.Condition | None = None  # a dispatch left the set; for who waits
         self._begun: set[Stage] = set()
         self._ending: dict[Stage, bool] = {}  # whose runs are to end; True: at once
 
@@ -88,7 +88,8 @@ class Calls:
         finally:
             with self._lock:
                 self._dispatches.discard(dispatch)
-                self._over.notify_all()
+                if self._over is not None:
+                    self._over.notify_all()
 
     def has_begun(self, stage: Stage) -> bool:
         """Whether scripts of a stage run or have run."""
@@ -100,7 +101,8 @@ class Calls:
 
     def wait_until_ended(self, stages: Collection[Stage]) -> None:
         """Wait for the runs of these stages that are under way."""
-        with self._over:
+        with self._lock:
+            self._over = self._over or threading.Condition(self._lock)
             self._over.wait_for(lambda: not any(one.stage in stages for one in self._dispatches))
 
     def runs(self) -> list[Run]:
