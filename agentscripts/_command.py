@@ -106,7 +106,8 @@ class ShellCommandFactory:
             return _file_command([self.shell_program], text, env)
         # A shell would take a script that begins so for another option.
         argument = f" {text}" if text.startswith(("-", "+")) else text
-        return _make_command(argv=(self.shell_program, "-c", argument), env=env)
+        argv = (self.shell_program, "-c", argument)
+        return _make_command(argv=argv, env=env, cwd=None, cleanup=())
 
 
 def _is_too_long(text: str) -> bool:

@@ -342,6 +342,8 @@ class Execution:
             stderr_lines=stderr_lines,
             cpu_seconds=outcome.cpu_seconds,
             max_rss=outcome.max_rss,
+            attempts=1,
+            cause=None,
         )
 
     def _conclude(self, result: RunResult) -> None:

@@ -12,13 +12,14 @@ T = TypeVar("T")
 def maker(cls: type[T]) -> type[T]:
     """Return what makes an instance as the dataclass does, which takes a call for each field.
 
-    It takes keyword arguments alone, and does without ``__post_init__``; what is not given has
-    the class's default. With 22 fields it takes 2 µs instead of 10.
+    It takes all fields, by keyword, and no ``__post_init__`` is called. With 22 fields it takes
+    2 µs instead of 6.
     """
+    assert not hasattr(cls, "__post_init__")
 
     def make(**values: Any) -> T:
         made = cls.__new__(cls)
-        object.__setattr__(made, "__dict__", values)
+        made.__dict__.update(values)  # values itself, in its place, is larger by half
         return made
 
     return cast(type[T], make)  # so that its arguments are checked

@@ -41,12 +41,12 @@ class Spawner:
     ) -> Process:
         """Start a command; ``base`` is the environment that it shares with others.
 
-        Raises ``OSError``, or ``ValueError`` for words that no program can get; then nothing was
-        started and nothing is open.
+        Raises ``OSError``, or ``ValueError`` or ``TypeError`` for words that no program can get;
+        then nothing was started and nothing is open.
         """
         argv = [_code_argument(number, word) for number, word in enumerate(command.argv)]
         procs = _encode(str(cgroup / "cgroup.procs")) if cgroup else None
-        env = command.env if type(command.env) is dict else dict(command.env)
+        env = dict(command.env)  # which another thread may change
         words = _Words(
             argv,
             code_environment(env, base),
@@ -84,7 +84,7 @@ class Process(subprocess.Popen[bytes]):
         super().__init__(command.argv)
         del self._command, self._words
 
-    def _get_handles(self, *_: Any) -> tuple[int, ...]:
+    def _get_handles(self, *_: Any, **__: Any) -> tuple[int, ...]:
         """Make no pipes: the core does."""
         return (-1,) * 6
 

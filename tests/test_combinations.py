@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import threading
 from pathlib import Path
 
@@ -155,17 +156,33 @@ def test_a_cancel_that_is_no_token(make_runner: MakeRunner) -> None:
 
 
 @pytest.mark.slow
-def test_a_locale_without_utf_8(tmp_path: Path) -> None:
+@pytest.mark.skipif(shutil.which("localedef") is None, reason="no localedef, of glibc, is here")
+@pytest.mark.parametrize("charmap", ["ISO-8859-1", "ANSI_X3.4-1968"])
+def test_a_locale_without_utf_8(tmp_path: Path, charmap: str) -> None:
     """R4, R5: scripts and their variables reach the shell as UTF-8, whatever the locale.
 
-    What is the agent's own reaches it as it was.
+    What is the agent's own reaches it as it was, unless the script has another value for it.
     """
     program = """
-runner = make(Script(script="echo gr\\u00fcn $X $AGENTS", env={"X": "wei\\u00df"}))
+runner = make(Script(script="echo gr\\u00fcn $X $AGENTS $OTHER | od -An -v -tx1",
+                     env={"X": "wei\\u00df", "OTHER": "\\u00e4"}))
 (result,) = runner.execute()
-say(ascii(result.tail))
+say("".join(result.tail).replace(" ", ""))
 runner.close()
 """
-    environment = {**os.environ, "LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
-    said = run_host(tmp_path, program, env={**environment, "AGENTS": "été"})
-    assert said[-1] == ascii(("grün weiß été",))
+    locales = tmp_path / "locales"
+    locales.mkdir()
+    # It warns of what the charset lacks, such as the euro sign.
+    command = ["localedef", "-c", "-f", charmap, "-i", "POSIX", str(locales / "xx_XX")]
+    subprocess.run(command, stderr=subprocess.DEVNULL)
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("LC_")},
+        "LOCPATH": str(locales),
+        "LC_ALL": "xx_XX",
+        "PYTHONCOERCECLOCALE": "0",
+        "PYTHONUTF8": "0",
+    }
+    bytes_of_agent = {b"AGENTS": b"\xe9t\xe9", b"OTHER": b"\xe9"}
+    said = run_host(tmp_path, program, env={**environment, **bytes_of_agent})
+    expected = "grün weiß ".encode() + b"\xe9t\xe9 " + "ä\n".encode()
+    assert said[-1] == expected.hex()

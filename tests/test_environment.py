@@ -8,13 +8,15 @@ import re
 import signal
 import stat
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 from conftest import MakeRunner, RunScript
 from support import Background, Host, Lines, is_alive, run_host
 
-from agentscripts import RunStatus, Script, ScriptNotStartedError
+from agentscripts import Command, RunStatus, Script, ScriptNotStartedError
 
 # ---- R4 ----
 
@@ -172,6 +174,42 @@ def test_the_environment_is_that_of_now(
     monkeypatch.setenv("LATE", "set after init")
     runner.execute()
     assert lines.lines == ["set after init"]
+
+
+class Environment:
+    """A command factory whose commands print the environment that it gives them."""
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        self.env = env
+
+    def create_command(self, script: Script, env: Mapping[str, str]) -> Command:
+        return Command(("/usr/bin/env",), self.env)
+
+
+def test_a_command_may_have_any_mapping(make_runner: MakeRunner, lines: Lines) -> None:
+    """R5: a factory's environment is no dict."""
+    env = MappingProxyType({"ALONE": "ü"})
+    assert make_runner("true", command_factory=Environment(env)).execute()[0].ok
+    assert lines.lines == ["ALONE=ü"]
+
+
+def test_an_environment_that_changes_meanwhile(make_runner: MakeRunner, lines: Lines) -> None:
+    """R5: what others do to a factory's dict while it is coded, here by a name, is too late."""
+
+    class Name(str):
+        __slots__ = ()
+
+        def __hash__(self) -> int:
+            if len(env) < 100:
+                env[f"LATE{len(env)}"] = "1"
+            return str.__hash__(self)
+
+    env: dict[str, str] = {}
+    env = {"FIRST": "1", Name("ZWÖLF"): "12"}
+    assert make_runner("true", command_factory=Environment(env)).execute()[0].ok
+    assert len(env) > 2
+    assert [line for line in lines.lines if "LATE" not in line] == ["FIRST=1", "ZWÖLF=12"]
+    assert len(lines.lines) < len(env)
 
 
 # ---- R6 ----

@@ -9,10 +9,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from conftest import RunScript
 
 from agentscripts import errors
 from agentscripts._model import RunStatus, Script, Stage
-from agentscripts._result import RunResult
+from agentscripts._result import RunResult, make_result
 
 NOW = datetime(2024, 5, 1, tzinfo=UTC)
 
@@ -47,6 +48,17 @@ def test_failure_has_its_error(status: RunStatus, cls: type[errors.ScriptError])
     assert type(failed.error) is cls
     assert failed.error is failed.error
     assert failed.error.result is failed
+
+
+def test_a_result_made_at_once(run: RunScript) -> None:
+    """R7: that of a run has all fields, and no others, as if it were made by its class."""
+    names = {one.name for one in dataclasses.fields(RunResult)}
+    made = run("true")
+    assert vars(made).keys() - {"error"} == names
+    fields = {name: getattr(made, name) for name in names}
+    assert made == RunResult(**fields) == make_result(**fields)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        made.reason = "another"  # type: ignore[misc]
 
 
 def test_success_has_no_error() -> None:

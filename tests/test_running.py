@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from datetime import UTC, datetime
@@ -32,8 +33,11 @@ def test_echo_hello(run: RunScript, lines: Lines) -> None:
     assert lines.flushes == 1
 
 
-def test_what_a_result_says(run: RunScript, tmp_path: Path) -> None:
-    """R7: a result has what is known of the run."""
+def test_what_a_result_says(
+    run: RunScript, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """R7: a result has what is known of the run, and the agent's log tells of it."""
+    caplog.set_level(logging.INFO)
     before = datetime.now(UTC)
     script = Script(script="echo out; echo err >&2; printf unfinished", name="all")
     result = run(script)
@@ -51,6 +55,8 @@ def test_what_a_result_says(run: RunScript, tmp_path: Path) -> None:
     assert (result.log_error, result.survivors, result.cause) == (None, (), None)
     assert 0 <= (result.cpu_seconds or 0) < 10
     assert result.max_rss is None or result.max_rss > 0
+    said = f'run agent script "all": exit status 0 (succeeded after {result.duration:.3f} s)'
+    assert said in caplog.text
 
 
 FAILURES = {

@@ -67,12 +67,24 @@ def test_environment(base: dict[str, str], own: dict[str, str]) -> None:
 
 
 def test_environment_of_the_agent() -> None:
-    """R5: only what is the agent's own object gets the encoding of the file system; both are UTF-8
-    here, so ``test_a_locale_without_utf_8`` has the rest."""
+    """R5: what is the agent's own object gets the encoding of the file system, which is UTF-8 here:
+    ``test_a_locale_without_utf_8`` has another one."""
     value = "é\udce9"
     assert _strings.environment({"A": value}, {"A": value}) == b"A=" + os.fsencode(value) + b"\0"
     with pytest.raises(UnicodeEncodeError, match=r"surrogates not allowed"):
         _strings.environment({"A": "\ud800"}, {})
+
+
+def test_environment_of_other_strings() -> None:
+    """R5: what a subclass of str holds counts, not how it shows itself, as for subprocess."""
+
+    class Loud(str):
+        __slots__ = ()
+
+        def __format__(self, spec: str) -> str:
+            return self.upper()
+
+    assert _strings.environment({Loud("a"): Loud("é")}, {}) == b"a=\xc3\xa9\0"
 
 
 @pytest.mark.parametrize(

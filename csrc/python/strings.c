@@ -1,9 +1,6 @@
 /*
- * strings.c: lines as Python's strings, in an extension module of its own, `agentscripts._strings`:
- * what cffi calls holds no GIL and makes no objects.
- *
- * str.split looks at one character after the other, which takes as long as all else that is done for
- * a line of 80 bytes; memchr looks at some dozens at a time.
+ * strings.c: lines as Python's strings, and an environment as bytes, in an extension module of its own,
+ * `agentscripts._strings`: what cffi calls holds no GIL and makes no objects.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -79,28 +76,22 @@ static char *reserve(buffer *out, size_t size) {
     return out->bytes + out->size;
 }
 
-/* The bytes of what is ASCII, as most variables are; NULL for others. */
-static const char *ascii(PyObject *text, Py_ssize_t *size) {
+/* NULL for lone surrogates, and when there is no memory: what comes then tells it again. */
+static const char *utf8(PyObject *text, Py_ssize_t *size) {
     const char *p = PyUnicode_AsUTF8AndSize(text, size);
     if (!p) {
-        PyErr_Clear(); /* lone surrogates, or no memory: what comes then tells it again */
+        PyErr_Clear();
     }
-    return p && *size == PyUnicode_GetLength(text) ? p : NULL;
+    return p;
 }
 
-/* What is the agent's own came to it in the file system's encoding, and leaves in it; all else is UTF-8,
-   as in a script's file. */
-static bool append_coded(buffer *out, PyObject *name, PyObject *value, PyObject *base) {
-    const PyObject *agents = PyDict_GetItemWithError(base, name);
-    PyObject *text = NULL, *coded = NULL;
+static bool append_coded(buffer *out, PyObject *name, PyObject *value, bool of_agent) {
     char *bytes, *place = NULL;
     Py_ssize_t size;
-    if (agents || !PyErr_Occurred()) {
-        text = PyUnicode_FromFormat("%U=%U", name, value);
-    }
+    PyObject *text = PyUnicode_FromFormat("%U=%U", name, value), *coded = NULL;
     if (text) {
-        coded = agents == value ? PyUnicode_EncodeFSDefault(text)
-                                : PyUnicode_AsEncodedString(text, "utf-8", "surrogateescape");
+        coded = of_agent ? PyUnicode_EncodeFSDefault(text)
+                         : PyUnicode_AsEncodedString(text, "utf-8", "surrogateescape");
     }
     if (coded && PyBytes_AsStringAndSize(coded, &bytes, &size) == 0) {
         place = reserve(out, (size_t)size + 1);
@@ -114,12 +105,21 @@ static bool append_coded(buffer *out, PyObject *name, PyObject *value, PyObject 
     return place != NULL;
 }
 
+/* What is the agent's own came to it in the file system's encoding, and leaves in it; all else is UTF-8,
+   as in a script's file. Most is ASCII, which is the same in both. */
 static bool append_variable(buffer *out, PyObject *name, PyObject *value, PyObject *base) {
-    Py_ssize_t name_size, value_size;
-    const char *name_bytes = ascii(name, &name_size);
-    const char *value_bytes = name_bytes ? ascii(value, &value_size) : NULL;
-    if (!value_bytes) {
-        return append_coded(out, name, value, base);
+    Py_ssize_t name_size, value_size = 0;
+    const char *name_bytes = utf8(name, &name_size);
+    const char *value_bytes = name_bytes ? utf8(value, &value_size) : NULL;
+    if (!value_bytes || name_size != PyUnicode_GetLength(name) ||
+        value_size != PyUnicode_GetLength(value)) {
+        const PyObject *agents = PyDict_GetItemWithError(base, name);
+        if (!agents && PyErr_Occurred()) {
+            return false;
+        }
+        if (!value_bytes || agents == value) {
+            return append_coded(out, name, value, agents == value);
+        }
     }
     size_t size = (size_t)name_size + (size_t)value_size + 2;
     char *place = reserve(out, size);
@@ -177,7 +177,8 @@ static PyMethodDef methods[] = {
      "environment($module, env, base, /)\n--\n\n"
      "Return what execve takes, each variable with a NUL at its end. Those that are the very "
      "objects\n"
-     "of base get the file system's encoding, the others UTF-8. Raises ValueError."},
+     "of base get the file system's encoding, the others UTF-8. Nothing else may change a dict\n"
+     "meanwhile. Raises ValueError or TypeError."},
     {"split", split, METH_O,
      "split($module, data, /)\n--\n\n"
      "Return what is between the newlines of UTF-8 text, as str(data, 'utf-8', 'replace') split\n"
