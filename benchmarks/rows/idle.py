@@ -86,6 +86,7 @@ ROWS = (
             f"agentscripts, {HELD} scripts held": _fresh(sleep_holding),
         },
         bar="none (nothing polls)",
+        rounds=3,
         warm_up=False,
     ),
 )

@@ -98,7 +98,7 @@ def _row(count: int) -> Row:
         bar="≥ 0.70 of the floor, the aim is 0.80; not slower than Go" if count == 1000 else "",
         cpu_unit="µs/script",
         # Among so many the noise is evened out within a round.
-        rounds=3 if count > 1000 else None,
+        rounds=2 if count > 1000 else None,
         quick=count <= 100,
     )
 
