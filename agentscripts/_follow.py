@@ -20,6 +20,7 @@ from agentscripts._text import escape
 __all__ = ["Rotated", "print_log"]
 
 _LOOK: Final = 0.2  # seconds between two looks at a file at whose end one is
+_MOMENT: Final = 0.001  # seconds between two looks during a rotation
 _LOST: Final = 1.0  # seconds
 _LONGEST_LINE: Final = 65536  # a longer one is cut where the file rotates
 _CHUNK: Final = 2 * _LONGEST_LINE
@@ -135,12 +136,15 @@ class Rotated:
                 # It was removed, so all that was written later is newer.
                 files = [one for one in files if one[1].st_mtime_ns >= mine.st_mtime_ns]
                 place = len(files)
+            elif place and files[place][0] > files[place - 1][0] + 1 and not self._is_lost():
+                time.sleep(_MOMENT)  # a rotation under way: the file between them has no number yet
+                continue
             self._lost_since = None
             if place == 0:
                 return None
-            name, status = files[place - 1]
+            number, status = files[place - 1]
             try:
-                file = _open(name)
+                file = _open(_numbered(self._path, number))
             except FileNotFoundError:
                 return None
             # A rotation between the look and the opening gives the name to another file.
@@ -149,7 +153,7 @@ class Rotated:
             file.close()
 
     def _is_lost(self) -> bool:
-        """Whether the file has had no name for long: in a rotation that is so for a moment."""
+        """Whether a file has had no name for long: in a rotation that is so for a moment."""
         now = time.monotonic()
         self._lost_since = self._lost_since or now
         return now - self._lost_since > _LOST
@@ -208,7 +212,7 @@ def _open(path: Path) -> BinaryIO:
     return open(fd, "rb", buffering=0)
 
 
-_File = tuple[Path, os.stat_result]
+_File = tuple[int, os.stat_result]  # its number, 0 for the log file itself
 
 
 def _look(path: Path) -> list[_File]:
@@ -216,7 +220,7 @@ def _look(path: Path) -> list[_File]:
     before: list[_File] = []
     while True:  # a rotation meanwhile, which renames one after the other, would mix up two states
         now = list(_look_once(path))
-        if [name for name, _ in now] == [name for name, _ in before] and all(
+        if [number for number, _ in now] == [number for number, _ in before] and all(
             _same(one, other) for (_, one), (_, other) in zip(now, before, strict=True)
         ):
             return now
@@ -226,10 +230,13 @@ def _look(path: Path) -> list[_File]:
 def _look_once(path: Path) -> Iterator[_File]:
     pattern = re.compile(re.escape(path.name) + r"\.([1-9]\d*)")
     matches = map(pattern.fullmatch, os.listdir(path.parent))
-    numbers = sorted(int(match[1]) for match in matches if match)
-    for name in path, *(path.with_name(f"{path.name}.{number}") for number in numbers):
+    for number in 0, *sorted(int(match[1]) for match in matches if match):
         with contextlib.suppress(FileNotFoundError):
-            yield name, os.stat(name)
+            yield number, os.stat(_numbered(path, number))
+
+
+def _numbered(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.name}.{number}") if number else path
 
 
 def _same(one: os.stat_result, other: os.stat_result) -> bool:

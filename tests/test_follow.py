@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -178,6 +180,35 @@ def test_missing_file(log: Path, file: Rotated) -> None:
     assert rest(file) == b""
     log.write_bytes(b"y")
     assert rest(file) == b"y"
+
+
+def test_a_rotation_that_is_held_up(
+    log: Path, file: Rotated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """L4: what was at the name has no number for a moment; it is waited for, not passed over."""
+    log.write_bytes(b"one\n")
+    assert file.read() == b"one\n"
+    log.rename(f"{log}.2")
+    between = log.with_name(".between")
+    between.write_bytes(b"two\n")
+    log.write_bytes(b"three\n")
+    monkeypatch.setattr(time, "sleep", lambda _: between.rename(f"{log}.1"))
+    assert file.read() == b"two\n"
+    assert file.read() == b"three\n"
+
+
+def test_a_backup_that_was_removed(
+    log: Path, file: Rotated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """L4: what never comes is waited for a second."""
+    log.write_bytes(b"one\n")
+    assert file.read() == b"one\n"
+    log.rename(f"{log}.2")
+    log.write_bytes(b"three\n")
+    clock = itertools.count()
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    assert file.read() == b"three\n"
 
 
 @pytest.mark.slow

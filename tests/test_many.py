@@ -37,7 +37,7 @@ def test_500_runs_in_a_row(make_runner: MakeRunner) -> None:
     assert len(threads()) - threads_before <= 10, "the pool keeps some threads, however many runs"
     runner.close()
     # A thread that was joined may have its last instructions before it.
-    eventually(lambda: len(threads()) == threads_before, "the threads are gone")
+    eventually(lambda: len(threads()) <= threads_before, "the threads are gone")
 
 
 def test_200_at_once(make_runner: MakeRunner) -> None:
