@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection
 from typing import Final
 
 from agentscripts._dispatch import Dispatch
-from agentscripts._lifecycle import AgentLog, WaitGroup
+from agentscripts._lifecycle import AgentLog, LazyCondition, WaitGroup
 from agentscripts._model import Run, Script, Stage
 from agentscripts._process import command_line
 from agentscripts.errors import RunnerClosedError
@@ -33,7 +33,7 @@ class Calls:
         self._shut = False
         self._threads: list[threading.Thread] = []
         self._dispatches: set[Dispatch] = set()
-        self._over: threading.Condition | None = None  # a dispatch left the set; for who waits
+        self._over = LazyCondition(self._lock)  # a dispatch left the set
         self._begun: set[Stage] = set()
         self._ending: dict[Stage, bool] = {}  # whose runs are to end; True: at once
 
@@ -88,8 +88,7 @@ class Calls:
         finally:
             with self._lock:
                 self._dispatches.discard(dispatch)
-                if self._over is not None:
-                    self._over.notify_all()
+                self._over.notify_all()
 
     def has_begun(self, stage: Stage) -> bool:
         """Whether scripts of a stage run or have run."""
@@ -102,7 +101,6 @@ class Calls:
     def wait_until_ended(self, stages: Collection[Stage]) -> None:
         """Wait for the runs of these stages that are under way."""
         with self._lock:
-            self._over = self._over or threading.Condition(self._lock)
             self._over.wait_for(lambda: not any(one.stage in stages for one in self._dispatches))
 
     def runs(self) -> list[Run]:

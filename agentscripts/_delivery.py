@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final
 from uuid import UUID
 
-from agentscripts._lifecycle import AgentLog, OwnThreads
+from agentscripts._lifecycle import AgentLog, LazyCondition, OwnThreads
 from agentscripts._logs import LogBatch, LogLevel, ScriptLogger
 from agentscripts._native import Batch, Pool
 
@@ -27,9 +27,9 @@ class Turn:
     """Whether a run's logger is being called, which attempts and reminders share. Thread-safe."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards both below
+        self._lock = threading.Lock()  # guards _taken
+        self._given = LazyCondition(self._lock)
         self._taken = False
-        self._given: threading.Condition | None = None  # made by the first who waits
 
     def take(self, wanted: Callable[[], bool], begin: Callable[[], object]) -> bool:
         """Wait for the turn for as long as it is wanted; return whether it is the caller's.
@@ -37,9 +37,8 @@ class Turn:
         begin: called when it is, before ``change`` can make it unwanted.
         """
         with self._lock:
-            while self._taken and wanted():
-                self._given = self._given or threading.Condition(self._lock)
-                self._given.wait()
+            if self._taken:
+                self._given.wait_for(lambda: not self._taken or not wanted())
             if not wanted():
                 return False
             self._taken = True
@@ -50,16 +49,12 @@ class Turn:
         """Let the next one have it."""
         with self._lock:
             self._taken = False
-            self._notify()
+            self._given.notify_all()
 
     def change(self, withdraw: Callable[[], object]) -> None:
         """Have those who wait see that it is not wanted any more, once this was called."""
         with self._lock:
             withdraw()
-            self._notify()
-
-    def _notify(self) -> None:
-        if self._given is not None:
             self._given.notify_all()
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
-__all__ = ["AgentLog", "OwnThread", "OwnThreads", "Slots", "WaitGroup", "at_most"]
+__all__ = ["AgentLog", "LazyCondition", "OwnThread", "OwnThreads", "Slots", "WaitGroup", "at_most"]
 
 
 def at_most(timeout: float | None) -> float | None:
@@ -90,13 +90,35 @@ class OwnThreads:
         target(*args)
 
 
+class LazyCondition:
+    """A condition that is made by the first who waits, for hardly anybody does: to make one, or to
+    notify nobody, takes longer than all else that is done with its lock, which callers hold.
+    """
+
+    def __init__(self, lock: threading.Lock) -> None:
+        self._lock = lock
+        self._condition: threading.Condition | None = None
+
+    def wait_for(self, predicate: Callable[[], bool], timeout: float | None = None) -> bool:
+        """Wait until it is true, at most ``timeout`` seconds; return whether it is."""
+        if predicate():
+            return True
+        self._condition = self._condition or threading.Condition(self._lock)
+        return self._condition.wait_for(predicate, timeout)
+
+    def notify_all(self) -> None:
+        """Have those who wait look again."""
+        if self._condition is not None:
+            self._condition.notify_all()
+
+
 class WaitGroup:
     """A counter that can be waited for to become zero. Thread-safe."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards both below
+        self._lock = threading.Lock()  # guards _count
+        self._zero = LazyCondition(self._lock)
         self._count = 0
-        self._zero: threading.Condition | None = None  # made by the first who waits
 
     def add(self) -> None:
         """Count one more."""
@@ -107,15 +129,12 @@ class WaitGroup:
         """Count one less."""
         with self._lock:
             self._count -= 1
-            if self._count == 0 and self._zero is not None:
+            if self._count == 0:
                 self._zero.notify_all()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for zero, at most ``timeout`` seconds; return whether it is zero."""
         with self._lock:
-            if self._count == 0:
-                return True
-            self._zero = self._zero or threading.Condition(self._lock)
             return self._zero.wait_for(lambda: self._count == 0, at_most(timeout))
 
 

@@ -182,16 +182,21 @@ def test_missing_file(log: Path, file: Rotated) -> None:
     assert rest(file) == b"y"
 
 
+def rotate_but_for_one(log: Path, file: Rotated) -> None:
+    """Have what was read to its end be .2, and a new file at the name; none is .1."""
+    log.write_bytes(b"one\n")
+    assert file.read() == b"one\n"
+    log.rename(f"{log}.2")
+    log.write_bytes(b"three\n")
+
+
 def test_a_rotation_that_is_held_up(
     log: Path, file: Rotated, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """L4: what was at the name has no number for a moment; it is waited for, not passed over."""
-    log.write_bytes(b"one\n")
-    assert file.read() == b"one\n"
-    log.rename(f"{log}.2")
     between = log.with_name(".between")
     between.write_bytes(b"two\n")
-    log.write_bytes(b"three\n")
+    rotate_but_for_one(log, file)
     monkeypatch.setattr(time, "sleep", lambda _: between.rename(f"{log}.1"))
     assert file.read() == b"two\n"
     assert file.read() == b"three\n"
@@ -201,10 +206,7 @@ def test_a_backup_that_was_removed(
     log: Path, file: Rotated, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """L4: what never comes is waited for a second."""
-    log.write_bytes(b"one\n")
-    assert file.read() == b"one\n"
-    log.rename(f"{log}.2")
-    log.write_bytes(b"three\n")
+    rotate_but_for_one(log, file)
     clock = itertools.count()
     monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
     monkeypatch.setattr(time, "sleep", lambda _: None)
