@@ -20,7 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { CHUNK = 128 * 1024, PIPE_SIZE = 1024 * 1024, WRITE_SIZE = 64 * 1024 };
+enum { CHUNK = 384 * 1024, PIPE_SIZE = 1024 * 1024, WRITE_SIZE = 64 * 1024 };
 
 static int64_t now(void) {
     struct timespec t;

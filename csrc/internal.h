@@ -243,7 +243,7 @@ typedef struct {
     as_logfile *log;
     bool draining;         /* only what the pipes hold is read */
     int64_t room_deadline; /* the queue is full until then; 0: it is not */
-    char *scratch;         /* LARGE_READ, for bytes that no queue takes */
+    char *scratch;         /* for bytes that no queue takes */
     char *log_rest;        /* what the log's target had no room for */
     size_t log_rest_size, log_rest_room;
     int64_t log_deadline; /* when to drop log_rest */

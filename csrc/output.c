@@ -11,8 +11,20 @@
 
 #define SMALL_READ 4096
 #define LARGE_READ ((size_t)128 * 1024)
-#define BUSY_READ 32768 /* a read of this size earns a pipe of BUSY_PIPE */
+#define LARGEST_READ ((size_t)384 * 1024) /* where no queue takes the memory */
+#define BUSY_READ 32768                   /* a read of this size earns a pipe of BUSY_PIPE */
 #define BUSY_PIPE (1024 * 1024)
+
+/* L6: a run has 1 MiB at most; log_rest is as large as a read. */
+enum {
+    MEMORY = 1024 * 1024,
+    LONGEST_LINE = 65536,
+    QUEUE = AS_QUEUE_BYTES + AS_QUEUE_SPANS * sizeof(as_span) +
+        AS_OUTPUT_PIPES * (LONGEST_LINE + 2),
+    TAIL_AND_ENDS = 3 * AS_TAIL_BYTES + sizeof(as_ends),
+};
+_Static_assert(QUEUE + TAIL_AND_ENDS + 2 * LARGE_READ <= MEMORY, "with a logger");
+_Static_assert(TAIL_AND_ENDS + 2 * LARGEST_READ <= MEMORY, "without one");
 
 int as_output_init(as_output *output, as_pool *pool, as_run *run, int wake_fd,
                    const as_limits *limits) {
@@ -171,6 +183,7 @@ static void read_stream(as_output *output, int index, int64_t now) {
     as_stream *s = &output->streams[index];
     char small[SMALL_READ], *place = small;
     size_t size = sizeof small;
+    size_t large = output->has_logger ? LARGE_READ : LARGEST_READ;
     bool queued = false, drop = !output->has_logger, first = output->bytes == 0;
     if (output->has_logger && !first) {
         place = queue_place(output, index, &size, &drop, now);
@@ -180,14 +193,14 @@ static void read_stream(as_output *output, int index, int64_t now) {
         }
     }
     if (drop && (s->busy || !place)) {
-        output->scratch = output->scratch ? output->scratch : malloc(LARGE_READ);
+        output->scratch = output->scratch ? output->scratch : malloc(large);
     }
     if (drop && (s->busy || !place) && output->scratch) {
         place = output->scratch;
-        size = LARGE_READ;
+        size = large;
     }
     place = place ? place : small;
-    size = size < LARGE_READ ? size : LARGE_READ;
+    size = size < large ? size : large;
     ssize_t got = read(s->fd, place, size);
     if (got <= 0) {
         bool empty = errno == EAGAIN;
