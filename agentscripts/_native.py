@@ -41,7 +41,6 @@ _BATCH, _LENGTH = ffi.typeof("as_batch *"), ffi.typeof("size_t *")
 _LIMITS, _JOB = ffi.typeof("as_limits *"), ffi.typeof("as_job *")
 _OUTCOME, _DELIVERY = ffi.typeof("as_outcome *"), ffi.typeof("as_delivery *")
 _COMMAND, _CHILD = ffi.typeof("as_command *"), ffi.typeof("as_child *")
-_IDENTITY = ffi.typeof("uint64_t[2]")
 _TEXT = ffi.typeof("char[]")
 
 code_environment: Final = _strings.environment
@@ -96,9 +95,8 @@ class LogFile:
 
     def identity(self) -> tuple[int, int]:
         """Return device and inode of the file that is written now."""
-        out = ffi.new(_IDENTITY)
-        lib.as_logfile_identity(self.pointer, out, out + 1)
-        return out[0], out[1]
+        identity = lib.as_logfile_identity(self.pointer)
+        return identity.device, identity.inode
 
     def truncate(self) -> None:
         """Empty a regular file. Raises ``OSError``."""

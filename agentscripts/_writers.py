@@ -45,25 +45,29 @@ class Writers:
         Raises ``OSError``.
         """
         while True:
-            target: LogTarget | None = _open_target(filesystem, path)
-            assert target is not None
-            if max_bytes is None and target.dir_fd is not None:
-                close_quietly(target.dir_fd)  # only a rotation needs it: one less per run
-                target = LogTarget(target.fd, None, target.name, target.truncate)
+            target = _open_target(filesystem, path)
+            dir_fd = target.dir_fd
+            if max_bytes is None and dir_fd is not None:
+                close_quietly(dir_fd)  # only a rotation needs it: one less per run
+                dir_fd = None
+            mine = LogFile(target.fd, dir_fd, target.name, max_bytes, backups, max_line)
+            log: LogFile | None = None
             try:
-                status = os.fstat(target.fd)
+                identity = mine.identity()
                 with self._lock:
-                    shared = self._find((status.st_dev, status.st_ino))
-                    if shared is not None:
-                        self._users[shared] += 1
-                    elif _is_current(target, status):
-                        mine, target = target, None
-                        return self._add(mine, status, append, max_bytes, backups, max_line)
+                    log = self._find(identity)
+                    if log is not None:
+                        self._users[log] += 1
+                    elif dir_fd is None or _has_name(target.name, dir_fd, identity):
+                        if target.truncate and not append:
+                            mine.truncate()
+                        self._add(mine, identity, rotates=dir_fd is not None)
+                        log = mine
             finally:
-                if target is not None:
-                    _close_target(target)
-            if shared is not None:
-                return shared
+                if log is not mine:
+                    mine.close()
+            if log is not None:
+                return log
             # Rotated since it was opened: the name belongs to another file now.
 
     def close(self, log: LogFile) -> None:
@@ -79,28 +83,12 @@ class Writers:
                 del self._by_identity[identity]
         log.close()
 
-    def _add(
-        self,
-        target: LogTarget,
-        status: os.stat_result,
-        append: bool,
-        max_bytes: int | None,
-        backups: int,
-        max_line: int,
-    ) -> LogFile:
-        log = LogFile(target.fd, target.dir_fd, target.name, max_bytes, backups, max_line)
-        try:
-            if target.truncate and not append:
-                log.truncate()
-        except BaseException:
-            log.close()
-            raise
+    def _add(self, log: LogFile, identity: tuple[int, int], *, rotates: bool) -> None:
         self._users[log] = 1
-        self._identities[log] = identity = (status.st_dev, status.st_ino)
+        self._identities[log] = identity
         self._by_identity[identity] = log
-        if target.dir_fd is not None:
+        if rotates:
             self._rotating.add(log)
-        return log
 
     def _find(self, identity: tuple[int, int]) -> LogFile | None:
         log = self._by_identity.get(identity)
@@ -120,20 +108,12 @@ def _open_target(filesystem: Filesystem, path: Path) -> LogTarget:
         return filesystem.open_log(path)
 
 
-def _is_current(target: LogTarget, status: os.stat_result) -> bool:
-    if target.dir_fd is None:
-        return True
+def _has_name(name: str, dir_fd: int, identity: tuple[int, int]) -> bool:
     try:
-        named = os.stat(target.name, dir_fd=target.dir_fd, follow_symlinks=False)
+        status = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
     except FileNotFoundError:
         return False
-    return (named.st_dev, named.st_ino) == (status.st_dev, status.st_ino)
-
-
-def _close_target(target: LogTarget) -> None:
-    close_quietly(target.fd)
-    if target.dir_fd is not None:
-        close_quietly(target.dir_fd)
+    return (status.st_dev, status.st_ino) == identity
 
 
 WRITERS: Final = Writers()

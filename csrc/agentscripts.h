@@ -51,8 +51,11 @@ as_logfile *as_logfile_new(int fd, int dir_fd, const char *name, int64_t max_byt
 void as_logfile_free(as_logfile *log);
 /* Empties a regular file. 0 or -errno. */
 int as_logfile_truncate(as_logfile *log);
-/* The device and inode that are written now (they change when the file rotates). Any thread. */
-void as_logfile_identity(as_logfile *log, uint64_t *device, uint64_t *inode);
+typedef struct {
+    uint64_t device, inode;
+} as_identity;
+/* Of the file that is written now (another one after a rotation). Any thread. */
+as_identity as_logfile_identity(as_logfile *log);
 
 /* ---- the gate: how many scripts may be starting at one moment -------------------------------- */
 

@@ -126,11 +126,11 @@ int as_logfile_truncate(as_logfile *log) {
     return result;
 }
 
-void as_logfile_identity(as_logfile *log, uint64_t *device, uint64_t *inode) {
+as_identity as_logfile_identity(as_logfile *log) {
     pthread_mutex_lock(&log->identity_lock);
-    *device = log->device;
-    *inode = log->inode;
+    as_identity identity = {log->device, log->inode};
     pthread_mutex_unlock(&log->identity_lock);
+    return identity;
 }
 
 int as_logfile_fd(const as_logfile *log) { return log->fd; }
