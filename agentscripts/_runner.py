@@ -154,8 +154,7 @@ class Runner:
             finally:
                 self._calls.end()
         results = [one.result for one in executions if one.result is not None]
-        failures = [one.failure for one in executions if one.failure is not None]
-        if failures and check:
+        if check and (failures := [error for one in executions if (error := one.failure)]):
             raise ExecuteError(failures, results)
         return results
 
