@@ -9,7 +9,6 @@ if sys.version_info < (3, 11):
     raise SystemExit(f"agentscripts needs Python 3.11 or newer; this is {sys.version.split()[0]}.")
 
 import runpy
-import sysconfig
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -47,16 +46,11 @@ TEST = [
 
 # Flags come from the environment (CFLAGS, AGENTSCRIPTS_SANITIZE), which no time stamp shows.
 OPTIONS = {"build_ext": {"force": True}}
-ABI3 = not sysconfig.get_config_var("Py_GIL_DISABLED")  # a free-threaded Python has none
-if ABI3:
-    OPTIONS["bdist_wheel"] = {"py_limited_api": "cp311"}
-
 BUILD = runpy.run_path(str(ROOT / "csrc/build_core.py"))
 STRINGS = Extension(
     f"{PACKAGE}._strings",
-    ["csrc/python/strings.c"],
-    define_macros=[("Py_LIMITED_API", "0x030B0000")] if ABI3 else [],
-    py_limited_api=ABI3,
+    ["csrc/python/strings.c", "csrc/lines.c"],
+    include_dirs=["csrc"],
     extra_compile_args=BUILD["COMPILE"],
     extra_link_args=BUILD["LINK"],
 )

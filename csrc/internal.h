@@ -42,6 +42,8 @@ typedef struct {
     uint32_t lines;
 } as_cut;
 
+/* How many newlines there are; *ascii: whether all is ASCII. */
+size_t as_lines_look(const char *p, size_t n, bool *ascii);
 size_t as_lines_count(const char *p, size_t n);
 as_cut as_lines_cut(const char *p, size_t n, size_t max_line, uint32_t max_lines, bool final);
 size_t as_lines_drop_cr(char *p, size_t n, bool newline_follows);

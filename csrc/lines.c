@@ -7,8 +7,9 @@
    takes three times as long for lines of 80 bytes. */
 typedef int8_t vector __attribute__((vector_size(16)));
 
-size_t as_lines_count(const char *p, size_t n) {
+size_t as_lines_look(const char *p, size_t n, bool *ascii) {
     size_t count = 0;
+    vector all = {0};
     while (n >= sizeof(vector)) {
         size_t blocks = n / sizeof(vector);
         if (blocks > 127) {
@@ -19,6 +20,7 @@ size_t as_lines_count(const char *p, size_t n) {
             vector bytes;
             memcpy(&bytes, p + i * sizeof(vector), sizeof bytes);
             sums -= bytes == '\n';
+            all |= bytes;
         }
         for (size_t lane = 0; lane < sizeof(vector); lane++) {
             count += (size_t)sums[lane];
@@ -26,11 +28,22 @@ size_t as_lines_count(const char *p, size_t n) {
         p += blocks * sizeof(vector);
         n -= blocks * sizeof(vector);
     }
+    unsigned bits = 0;
+    for (size_t lane = 0; lane < sizeof(vector); lane++) {
+        bits |= (unsigned char)all[lane];
+    }
     /* cppcheck-suppress knownConditionTrueFalse; it does not know the vector's size */
     for (size_t i = 0; i < n; i++) {
         count += p[i] == '\n';
+        bits |= (unsigned char)p[i];
     }
+    *ascii = bits < 0x80;
     return count;
+}
+
+size_t as_lines_count(const char *p, size_t n) {
+    bool ascii;
+    return as_lines_look(p, n, &ascii);
 }
 
 /* The largest m <= size that splits no UTF-8 sequence (or size, when p is no UTF-8 there). */

@@ -20,8 +20,8 @@ enum {
     MEMORY = 1024 * 1024,
     LONGEST_LINE = 65536,
     QUEUE = AS_QUEUE_BYTES + AS_QUEUE_SPANS * sizeof(as_span) +
-        AS_OUTPUT_PIPES * (LONGEST_LINE + 2),
-    TAIL_AND_ENDS = 3 * AS_TAIL_BYTES + sizeof(as_ends),
+        (size_t)AS_OUTPUT_PIPES * (LONGEST_LINE + 2),
+    TAIL_AND_ENDS = (size_t)3 * AS_TAIL_BYTES + sizeof(as_ends),
 };
 _Static_assert(QUEUE + TAIL_AND_ENDS + 2 * LARGE_READ <= MEMORY, "with a logger");
 _Static_assert(TAIL_AND_ENDS + 2 * LARGEST_READ <= MEMORY, "without one");

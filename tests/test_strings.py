@@ -34,6 +34,19 @@ def test_split_is_that_of_str(data: bytes) -> None:
     assert _strings.split(data) == str(data, "utf-8", "replace").split("\n")
 
 
+@pytest.mark.parametrize("odd", [b"\x80", "é".encode(), b"\xff\n"])
+def test_split_finds_what_is_no_ascii(odd: bytes) -> None:
+    """L5: anywhere; without it nothing is decoded."""
+    for size in range(1, 70):
+        plain = (b"some words\nmore " * 5)[:size]
+        lines = _strings.split(plain)
+        assert all(line.isascii() for line in lines)
+        assert lines == plain.decode("ascii").split("\n")
+        for at in range(size + 1):
+            data = plain[:at] + odd + plain[at:]
+            assert _strings.split(data) == str(data, "utf-8", "replace").split("\n")
+
+
 def test_split_takes_any_buffer() -> None:
     """A view of some memory, of which it keeps nothing, or what is wrong with it."""
     memory = bytearray(b"one\ntwo")

@@ -8,29 +8,24 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "internal.h"
+
 /* ---- lines ----
  *
  * str.split looks at one character after the other, which takes as long as all else that is done for
- * a line of 80 bytes; memchr looks at some dozens at a time.
+ * a line of 80 bytes; memchr looks at some dozens at a time. Most output is ASCII, which needs no
+ * decoder: that one takes a third of the time.
  */
 
-/* Appends the text up to `end`; false with a Python error. */
-static bool append(PyObject *lines, const char *p, const char *end) {
-    PyObject *line = PyUnicode_DecodeUTF8(p, end - p, "replace");
-    bool done = line && PyList_Append(lines, line) == 0;
-    Py_XDECREF(line);
-    return done;
-}
-
-static bool append_all(PyObject *lines, const char *p, const char *end) {
-    const char *newline;
-    while ((newline = memchr(p, '\n', (size_t)(end - p))) != NULL) {
-        if (!append(lines, p, newline)) {
-            return false;
-        }
-        p = newline + 1;
+static PyObject *decode(const char *p, size_t n, bool ascii) {
+    if (!ascii) {
+        return PyUnicode_DecodeUTF8(p, (Py_ssize_t)n, "replace");
     }
-    return append(lines, p, end);
+    PyObject *text = PyUnicode_New((Py_ssize_t)n, 0x7F);
+    if (text) {
+        memcpy(PyUnicode_DATA(text), p, n);
+    }
+    return text;
 }
 
 static PyObject *split(PyObject *module, PyObject *data) {
@@ -39,10 +34,22 @@ static PyObject *split(PyObject *module, PyObject *data) {
     if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
         return NULL;
     }
-    const char *text = view.len ? view.buf : "";
-    PyObject *lines = PyList_New(0);
-    if (lines && !append_all(lines, text, text + view.len)) {
-        Py_CLEAR(lines);
+    const char *p = view.len ? view.buf : "";
+    bool ascii;
+    size_t left = (size_t)view.len, newlines = as_lines_look(p, left, &ascii);
+    PyObject *lines = PyList_New((Py_ssize_t)newlines + 1);
+    for (size_t i = 0; lines && i <= newlines; i++) {
+        const char *newline = i < newlines ? memchr(p, '\n', left) : NULL;
+        size_t size = newline ? (size_t)(newline - p) : left;
+        PyObject *line = decode(p, size, ascii);
+        if (line) {
+            PyList_SET_ITEM(lines, (Py_ssize_t)i, line);
+        } else {
+            Py_CLEAR(lines);
+        }
+        size += newline != NULL;
+        p += size;
+        left -= size;
     }
     PyBuffer_Release(&view);
     return lines;

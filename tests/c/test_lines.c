@@ -201,7 +201,7 @@ static void unfinished(void) {
     CHECK_EQUAL(as_lines_cut("", 0, 4, 10, false).lines, 0);
 }
 
-/* L5: newlines are counted wherever they lie, the vectors' ends included. */
+/* L5: newlines are counted, and what is no ASCII found, wherever they lie, the vectors' ends included. */
 static void counting(void) {
     enum { MOST = 5000 };
     uint64_t seed = 4;
@@ -218,6 +218,16 @@ static void counting(void) {
             expected += bytes[i] == '\n';
         }
         CHECK_EQUAL(as_lines_count(bytes + begin, n), expected);
+    }
+    memset(bytes, 'a', MOST);
+    for (int round = 0; round < 5000; round++) {
+        bool ascii, is_in = check_random(&seed, 2);
+        size_t begin = (size_t)check_random(&seed, 40), n = 1 + (size_t)check_random(&seed, 80);
+        size_t odd = begin + (is_in ? (size_t)check_random(&seed, n) : n);
+        bytes[odd] = (char)(0x80 + check_random(&seed, 0x80));
+        CHECK_EQUAL(as_lines_look(bytes + begin, n, &ascii), 0);
+        CHECK_EQUAL(ascii, !is_in);
+        bytes[odd] = 'a';
     }
 }
 
