@@ -370,7 +370,7 @@ class Execution:
             'run agent script "%s": %s (%s after %.3f s)',
             self.script.label,
             result.reason or exit_text(result.exit_code),
-            result.status.value,
+            result.status,
             result.duration,
         )
         if result.log_error is not None or result.lines_dropped:

@@ -17,7 +17,7 @@ from agentscripts._delivery import Turn
 from agentscripts._lifecycle import WaitGroup
 from agentscripts._logs import DISCARD
 from agentscripts._model import RunStatus, Script
-from agentscripts._native import LogFile, Outcome, Supervised, monotonic, nanoseconds
+from agentscripts._native import LogFile, Outcome, Supervised, nanoseconds
 from agentscripts._signals import DeferredSignals
 from agentscripts._spawn import Process
 from agentscripts._writers import WRITERS
@@ -42,7 +42,7 @@ class CallLimits:
         base: dict[str, str],
     ) -> None:
         self.timeout = timeout
-        self.deadline = _deadline(monotonic(), timeout)
+        self.deadline = _deadline(time.monotonic_ns(), timeout)
         self.cancel = cancel
         self.signals = signals
         self.base = base
@@ -57,7 +57,7 @@ class CallLimits:
 
     def left(self) -> float | None:
         """Return how many seconds the call has; ``None`` is no limit."""
-        return None if self.deadline < 0 else max(0, self.deadline - monotonic()) / 1e9
+        return None if self.deadline < 0 else max(0, self.deadline - time.monotonic_ns()) / 1e9
 
     def over(self) -> tuple[RunStatus, str] | None:
         """Return what becomes of a run that has not begun by now, and why; ``None``: it may."""
@@ -86,7 +86,7 @@ class Started(NamedTuple):
     def set_ended(self, outcome: Outcome) -> None:
         """Tell ``Popen`` that its child was waited for, or its ``__del__`` would wait again."""
         if outcome.reaped:
-            self.process.returncode = outcome.exit_code or 0
+            self.process.forget_child()
 
 
 class Launch:
@@ -141,7 +141,7 @@ class Launch:
         self._join_cgroup()
         core = self._make_core(options.flush_timeout)
         cwd = context.working_dir(command.cwd, env)
-        began_at, began = time.time(), monotonic()
+        began_at, began = time.time(), time.monotonic_ns()
         try:
             process = context.spawner.spawn(command, cwd, self._limits.base, self._cgroup)
         except BaseException:

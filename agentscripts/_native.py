@@ -27,7 +27,6 @@ __all__ = [
     "Supervised",
     "Timer",
     "code_environment",
-    "monotonic",
     "nanoseconds",
     "open_plain_directory",
     "plain_directory_owner",
@@ -44,7 +43,6 @@ _COMMAND, _CHILD = ffi.typeof("as_command *"), ffi.typeof("as_child *")
 _TEXT = ffi.typeof("char[]")
 
 code_environment: Final = _strings.environment
-monotonic: Final[Callable[[], int]] = lib.as_monotonic
 RUNNING, STOPPING, DELIVERING = lib.AS_RUNNING, lib.AS_STOPPING, lib.AS_DELIVERING
 EXITED, TIMED_OUT = lib.AS_EXITED, lib.AS_TIMED_OUT
 CANCELLED, PIPES_OPEN = lib.AS_CANCELLED, lib.AS_PIPES_OPEN

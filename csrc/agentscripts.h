@@ -27,10 +27,6 @@
 #define AS_SPARE_THREADS 4  /* so many wait in a pool */
 #define AS_STDERR_SIZE 6150 /* room for what as_run_stderr copies */
 
-/* ---- time ---------------------------------------------------------------------------------- */
-
-int64_t as_monotonic(void);
-
 /* ---- directories ------------------------------------------------------------------------------ */
 
 /* Opens a directory (O_PATH) if there is no symbolic link on its whole path. The descriptor or -errno:

@@ -13,6 +13,7 @@
 #define AS_SECOND INT64_C(1000000000)
 #define AS_MILLISECOND INT64_C(1000000)
 
+int64_t as_monotonic(void);
 int64_t as_realtime(void);
 /* when + duration, AS_FOREVER if either is. */
 int64_t as_after(int64_t when, int64_t duration);
