@@ -86,7 +86,7 @@ class Started(NamedTuple):
     def set_ended(self, outcome: Outcome) -> None:
         """Tell ``Popen`` that its child was waited for, or its ``__del__`` would wait again."""
         if outcome.reaped:
-            self.process.forget_child()
+            self.process.returncode = outcome.exit_code or 0
 
 
 class Launch:

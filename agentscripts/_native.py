@@ -88,7 +88,13 @@ class LogFile:
     ) -> None:
         limit = lib.AS_FOREVER if max_bytes is None else max_bytes
         directory = -1 if dir_fd is None else dir_fd
-        log = lib.as_logfile_new(fd, directory, os.fsencode(name), limit, backups, line)
+        try:
+            log = lib.as_logfile_new(fd, directory, os.fsencode(name), limit, backups, line)
+        except (TypeError, ValueError, OverflowError):  # then the core has not got them
+            os.close(fd)
+            if dir_fd is not None:
+                os.close(dir_fd)
+            raise
         self.pointer = _made(log, lib.as_logfile_free, ffi.errno)
 
     def identity(self) -> tuple[int, int]:
@@ -96,9 +102,9 @@ class LogFile:
         identity = lib.as_logfile_identity(self.pointer)
         return identity.device, identity.inode
 
-    def truncate(self) -> None:
-        """Empty a regular file. Raises ``OSError``."""
-        _check(lib.as_logfile_truncate(self.pointer))
+    def begin(self, *, empty: bool) -> None:
+        """Take the size, once no other writer is left; or empty the file. Raises ``OSError``."""
+        _check(lib.as_logfile_begin(self.pointer, empty))
 
     def close(self) -> None:
         """Close the descriptors; nothing may use the writer any more."""

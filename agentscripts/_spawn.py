@@ -97,10 +97,6 @@ class Process(subprocess.Popen[bytes]):
         self.pid = self.child.pid
         self._child_created = True
 
-    def forget_child(self) -> None:
-        """Leave nothing to ``__del__``, for somebody else has waited for the child."""
-        self._child_created = False
-
 
 def _programs(name: bytes, env: Mapping[str, str]) -> Sequence[bytes]:
     """Return the paths that ``execvpe`` would try."""

@@ -59,8 +59,7 @@ class Writers:
                     if log is not None:
                         self._users[log] += 1
                     elif dir_fd is None or _has_name(target.name, dir_fd, identity):
-                        if target.truncate and not append:
-                            mine.truncate()
+                        mine.begin(empty=target.truncate and not append)
                         self._add(mine, identity, rotates=dir_fd is not None)
                         log = mine
             finally:

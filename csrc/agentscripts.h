@@ -41,12 +41,13 @@ typedef struct as_logfile as_logfile;
 
 /* Takes fd and dir_fd (-1: none) over, and closes them in as_logfile_free, or at once when it
    fails. max_bytes: AS_FOREVER, or where to rotate, to name.1 .. name.<backups>. NULL with errno set
-   on failure. */
+   on failure. as_logfile_begin is to follow. */
 as_logfile *as_logfile_new(int fd, int dir_fd, const char *name, int64_t max_bytes, int backups,
                            int64_t max_line);
 void as_logfile_free(as_logfile *log);
-/* Empties a regular file. 0 or -errno. */
-int as_logfile_truncate(as_logfile *log);
+/* Once no other writer of the file is left: takes its size, which counts for the rotation. empty: whether
+   a regular file is emptied first. 0 or -errno. */
+int as_logfile_begin(as_logfile *log, int empty);
 typedef struct {
     uint64_t device, inode;
 } as_identity;

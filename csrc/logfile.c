@@ -94,7 +94,6 @@ as_logfile *as_logfile_new(int fd, int dir_fd, const char *name, int64_t max_byt
     log->direct = log->regular || (!log->socket && flags >= 0 && (flags & O_NONBLOCK));
     log->device = st.st_dev;
     log->inode = st.st_ino;
-    log->size = st.st_size;
     return log;
 }
 
@@ -111,16 +110,16 @@ void as_logfile_free(as_logfile *log) {
     free(log);
 }
 
-int as_logfile_truncate(as_logfile *log) {
+int as_logfile_begin(as_logfile *log, int empty) {
+    struct stat st;
     pthread_mutex_lock(&log->lock);
-    int result = 0;
-    if (log->regular && log->size > 0) {
+    int result = fstat(log->fd, &st) < 0 ? -errno : 0;
+    if (result == 0 && empty && log->regular && st.st_size > 0) {
         result = ftruncate(log->fd, 0) < 0 ? -errno : 0;
-        if (result == 0) {
-            log->size = 0;
-            log->line_size = 0;
-            log->in_line = false;
-        }
+        st.st_size = 0;
+    }
+    if (result == 0) {
+        log->size = st.st_size;
     }
     pthread_mutex_unlock(&log->lock);
     return result;

@@ -46,6 +46,7 @@ static void keep_partial(as_tail *tail, int stream, const char *p, size_t n) {
     }
     if (size + n > tail->partial_room[stream]) {
         size_t room = (size + n) * 2;
+        room = room < AS_TAIL_BYTES / 2 ? room : AS_TAIL_BYTES / 2;
         char *larger = realloc(tail->partial[stream], room);
         if (!larger) {
             return;

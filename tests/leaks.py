@@ -123,7 +123,7 @@ def run(
 def log_file() -> None:
     log = open_log(1000)
     log.identity()
-    log.truncate()
+    log.begin(empty=True)
     log.close()
 
 

@@ -16,6 +16,7 @@ from support import Background, Lines, run_host
 
 from agentscripts import RunResult, RunStatus, Script
 from agentscripts._files import LogTarget, OSFilesystem
+from agentscripts._native import LogFile
 
 COUNT = "i=0; while [ $i -lt {0} ]; do echo {1} $i; i=$((i+1)); done"
 
@@ -149,6 +150,40 @@ def test_runs_share_a_writer(make_runner: MakeRunner, lines: Lines, tmp_path: Pa
     assert contents(result) == b"one\nother\ntwo\n"
 
 
+def test_another_run_ends_while_the_log_is_opened(
+    make_runner: MakeRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """L2, L4: what it has written meanwhile is removed as well, or counts for the rotation."""
+    path = tmp_path / "log"
+    other = make_runner(Script(script="echo other", log_path=str(path)), append_logs=True)
+    identity = LogFile.identity
+
+    def let_the_other_run(log: LogFile) -> tuple[int, int]:
+        monkeypatch.undo()
+        other.execute()
+        return identity(log)
+
+    mine = Script(script="echo mine", log_path=str(path))
+    monkeypatch.setattr(LogFile, "identity", let_the_other_run)
+    make_runner(mine).execute()
+    assert path.read_bytes() == b"mine\n"
+    monkeypatch.setattr(LogFile, "identity", let_the_other_run)
+    make_runner(mine, append_logs=True, max_log_bytes=12).execute()
+    assert rotated(path, 1) == [b"mine\nother\n", b"mine\n"]
+
+
+@pytest.mark.parametrize("name", ["\ud800", None])
+def test_a_filesystem_that_returns_no_name(run: RunScript, name: str) -> None:
+    """R7: the run says so, and no descriptor is left open."""
+
+    class Nameless(OSFilesystem):
+        def open_log(self, path: Path) -> LogTarget:
+            return super().open_log(path)._replace(name=name)
+
+    result = run("true", filesystem=Nameless(), max_log_bytes=100)
+    assert result.status is RunStatus.NOT_STARTED
+
+
 # ---- rotation ----
 
 
@@ -213,6 +248,24 @@ def test_rotation_keeps_the_name(run: RunScript, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_rotation_while_the_log_is_opened(run: RunScript, tmp_path: Path) -> None:
+    """L4: who has opened a file that lost its name meanwhile opens the one that has it now."""
+
+    class Rotating(OSFilesystem):
+        opened = 0
+
+        def open_log(self, path: Path) -> LogTarget:
+            target = super().open_log(path)
+            self.opened += 1
+            if self.opened < 3:
+                path.rename(f"{path}.{self.opened}")
+            return target
+
+    result = run("echo x", filesystem=Rotating(), max_log_bytes=100, log_backups=2)
+    assert result.log_path is not None
+    assert rotated(result.log_path, 2) == [b"", b"", b"x\n"]
+
+
 def test_two_runs_rotate_one_file(make_runner: MakeRunner, tmp_path: Path) -> None:
     """L2, L4: two runs that write and rotate one file lose no byte and write none twice."""
     path = str(tmp_path / "log")

@@ -113,7 +113,7 @@ def test_the_same_wheel_from_another_directory(checkout: Path, wheel: Path, tmp_
 def test_wheel_is_for_this_python(wheel: Path) -> None:
     """Strings are made by what the stable ABI lacks, so each Python has a wheel of its own."""
     tag = f"cp{sys.version_info.major}{sys.version_info.minor}"
-    assert re.search(rf"-{tag}-{tag}t?-linux_\w+\.whl$", wheel.name)
+    assert re.search(rf"-{tag}-{tag}-linux_\w+\.whl$", wheel.name)
 
 
 def test_wheel_holds_the_package_and_nothing_else(checkout: Path, wheel: Path) -> None:

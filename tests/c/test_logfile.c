@@ -102,7 +102,7 @@ static void check_file(const place *p, const char *name, const char *expected) {
 
 /* ---- one file ---- */
 
-/* L3: all bytes, in order; truncation begins anew. */
+/* L3: all bytes, in order. */
 static void plain_file(void) {
     place p = place_with_log(AS_FOREVER, 1, 100);
     write_log(p.log, "a\0b\n", 4);
@@ -113,10 +113,6 @@ static void plain_file(void) {
     CHECK_EQUAL(read_file(&p, "log", &found), 5);
     CHECK_BYTES(found.at, found.size, "a\0b\nc", 5);
     check_clear(&found);
-    CHECK_EQUAL(as_logfile_truncate(p.log), 0);
-    CHECK(!as_logfile_in_line(p.log));
-    write_text(p.log, "d\n");
-    check_file(&p, "log", "d\n");
     CHECK_EQUAL(end_place(&p), 1);
 }
 
@@ -258,27 +254,32 @@ static void random_writes(void) {
     }
 }
 
-/* L4: a log that was there before rotates too; its bytes are kept. */
-static void appended_log(void) {
-    place p = make_place();
+/* A writer that was made before another one wrote 12 bytes, and begins after that. */
+static place place_after_another(bool empty) {
+    place p = place_with_log(10, 3, 5);
     int fd = open_log_fd(&p);
     CHECK_EQUAL(write(fd, "old old old\n", 12), 12);
     (void)close(fd);
-    p.log = open_log(&p, 10, 3, 5);
+    CHECK_EQUAL(as_logfile_begin(p.log, empty), 0);
+    return p;
+}
+
+/* L4: a log that was there before rotates too; its bytes are kept. */
+static void appended_log(void) {
+    place p = place_after_another(false);
     write_text(p.log, "new\n");
     check_file(&p, "log.1", "old old old\n");
     check_file(&p, "log", "new\n");
     CHECK_EQUAL(end_place(&p), 2);
 }
 
-/* L4: what truncation removed does not come back with a rotation. */
-static void truncated_line(void) {
-    place p = place_with_log(10, 3, 8);
-    write_text(p.log, "123\nabcd");
-    CHECK_EQUAL(as_logfile_truncate(p.log), 0);
-    write_text(p.log, "12345678\n");
+/* L2, L4: an emptied log rotates as a new one does. */
+static void emptied_log(void) {
+    place p = place_after_another(true);
+    write_text(p.log, "1234567\n");
+    check_file(&p, "log", "1234567\n");
     write_text(p.log, "xyz\n");
-    check_file(&p, "log.1", "12345678\n");
+    check_file(&p, "log.1", "1234567\n");
     check_file(&p, "log", "xyz\n");
     CHECK_EQUAL(end_place(&p), 2);
 }
@@ -536,7 +537,7 @@ static void no_descriptor_leaks(void) {
 CHECK_MAIN(CHECK_TEST(plain_file), CHECK_TEST(identity), CHECK_TEST(exact_limit),
            CHECK_TEST(moved_line), CHECK_TEST(many_files_at_once), CHECK_TEST(cut_lines),
            CHECK_TEST(backups), CHECK_TEST(random_writes), CHECK_TEST(appended_log),
-           CHECK_TEST(truncated_line), CHECK_TEST(rotation_fails), CHECK_TEST(removed_log),
+           CHECK_TEST(emptied_log), CHECK_TEST(rotation_fails), CHECK_TEST(removed_log),
            CHECK_TEST(file_limit), CHECK_TEST(file_limit_in_rotation), CHECK_TEST(full_pipe),
            CHECK_TEST(full_socket), CHECK_TEST(full_terminal), CHECK_TEST(broken_pipe),
            CHECK_TEST(shared_writer), CHECK_TEST(no_descriptor_leaks))
