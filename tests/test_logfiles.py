@@ -259,6 +259,8 @@ def test_rotation_while_the_log_is_opened(run: RunScript, tmp_path: Path) -> Non
             self.opened += 1
             if self.opened < 3:
                 path.rename(f"{path}.{self.opened}")
+            if self.opened == 1:
+                path.touch()
             return target
 
     result = run("echo x", filesystem=Rotating(), max_log_bytes=100, log_backups=2)
