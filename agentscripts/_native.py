@@ -91,9 +91,8 @@ class LogFile:
         try:
             log = lib.as_logfile_new(fd, directory, os.fsencode(name), limit, backups, line)
         except (TypeError, ValueError, OverflowError):  # then the core has not got them
-            os.close(fd)
-            if dir_fd is not None:
-                os.close(dir_fd)
+            for one in {fd, directory} - {-1}:
+                os.close(one)
             raise
         self.pointer = _made(log, lib.as_logfile_free, ffi.errno)
 
