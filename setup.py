@@ -49,8 +49,7 @@ OPTIONS = {"build_ext": {"force": True}}
 BUILD = runpy.run_path(str(ROOT / "csrc/build_core.py"))
 STRINGS = Extension(
     f"{PACKAGE}._strings",
-    ["csrc/python/strings.c", "csrc/lines.c"],
-    include_dirs=["csrc"],
+    ["csrc/python/strings.c"],
     extra_compile_args=BUILD["COMPILE"],
     extra_link_args=BUILD["LINK"],
 )

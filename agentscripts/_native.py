@@ -230,7 +230,7 @@ class Batch:
     def lines(self) -> list[str]:
         """Return the lines as text."""
         batch = self.pointer
-        lines = _strings.split(ffi.buffer(batch.text, batch.size))
+        lines = _strings.split(ffi.buffer(batch.text, batch.size), batch.lines, batch.ascii)
         return [line.replace("\0", "\ufffd") for line in lines] if batch.has_nul else lines
 
 

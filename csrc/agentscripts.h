@@ -124,6 +124,7 @@ typedef struct {
     uint32_t lines;           /* how many; 0: all are delivered, flush the logger */
     uint32_t stream;          /* 0 stdout, 1 stderr, 2 a note */
     uint32_t has_nul;         /* text holds NUL bytes */
+    uint32_t ascii;           /* text is known to be ASCII */
     uint32_t waiting;         /* how many threads wait in as_pool_next after this one left it */
     uint32_t carried;         /* for the core: text is the stream's carry, not the queue */
     uint32_t newline_follows; /* for the core */

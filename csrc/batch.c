@@ -82,6 +82,7 @@ static void set_batch(as_batch *batch, int stream, const char *text, as_cut cut)
     batch->size = cut.text;
     batch->newline_follows = cut.take == cut.text + 1; /* not so a piece: its last \r stays */
     batch->lines = cut.lines;
+    batch->ascii = cut.ascii;
     batch->stream = (uint32_t)stream;
 }
 

@@ -59,16 +59,16 @@ static size_t utf8_boundary(const char *p, size_t size) {
     return size;
 }
 
-/* The first line has no newline within max_line bytes. */
+/* The first line has no newline within max_line bytes. It is rare, and taken for no ASCII. */
 static as_cut cut_long(const char *p, size_t n, size_t max_line, bool final) {
     if (n <= max_line || (n == max_line + 1 && p[max_line] == '\r' && !final)) {
-        return final && n > 0 ? (as_cut){n, n, 1} : (as_cut){0, 0, 0};
+        return final && n > 0 ? (as_cut){n, n, 1, false} : (as_cut){0};
     }
     if (n >= max_line + 2 && p[max_line] == '\r' && p[max_line + 1] == '\n') {
-        return (as_cut){max_line + 2, max_line, 1};
+        return (as_cut){max_line + 2, max_line, 1, false};
     }
     size_t piece = utf8_boundary(p, max_line);
-    return (as_cut){piece, piece, 1};
+    return (as_cut){piece, piece, 1, false};
 }
 
 /* The end of the whole lines in p[0, end) that come before the first one longer than max_line;
@@ -97,7 +97,8 @@ as_cut as_lines_cut(const char *p, size_t n, size_t max_line, uint32_t max_lines
     if (end == 0) {
         return cut_long(p, n, max_line, final);
     }
-    size_t lines = as_lines_count(p, end);
+    bool ascii;
+    size_t lines = as_lines_look(p, end, &ascii);
     if (lines > max_lines) {
         end = 0;
         for (lines = 0; lines < max_lines; lines++) {
@@ -105,7 +106,7 @@ as_cut as_lines_cut(const char *p, size_t n, size_t max_line, uint32_t max_lines
             end = (size_t)(newline - p) + 1;
         }
     }
-    return (as_cut){end, end - 1, (uint32_t)lines};
+    return (as_cut){end, end - 1, (uint32_t)lines, ascii};
 }
 
 /* Drops each carriage return before a newline, in place. newline_follows: p[n] would be one. */

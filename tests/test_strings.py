@@ -26,37 +26,46 @@ PIECES = [
 ]
 
 
+def split(data: bytes, *, ascii: bool) -> list[str]:
+    return _strings.split(data, data.count(b"\n") + 1, ascii)
+
+
 @given(st.one_of(st.binary(), st.lists(st.sampled_from(PIECES)).map(b"".join)))
 @example(b"")
 @example(b"\n")
 def test_split_is_that_of_str(data: bytes) -> None:
     """L5: what is no UTF-8 becomes what Python's decoder makes of it, line by line or not."""
-    assert _strings.split(data) == str(data, "utf-8", "replace").split("\n")
+    assert split(data, ascii=False) == str(data, "utf-8", "replace").split("\n")
 
 
-@pytest.mark.parametrize("odd", [b"\x80", "é".encode(), b"\xff\n"])
-def test_split_finds_what_is_no_ascii(odd: bytes) -> None:
-    """L5: anywhere; without it nothing is decoded."""
-    for size in range(1, 70):
-        plain = (b"some words\nmore " * 5)[:size]
-        lines = _strings.split(plain)
-        assert all(line.isascii() for line in lines)
-        assert lines == plain.decode("ascii").split("\n")
-        for at in range(size + 1):
-            data = plain[:at] + odd + plain[at:]
-            assert _strings.split(data) == str(data, "utf-8", "replace").split("\n")
+@given(st.text(st.characters(max_codepoint=127) | st.just("\n")))
+@example("")
+@example("\n")
+def test_split_of_ascii(text: str) -> None:
+    """L5: it comes out as it was, and as what Python takes for ASCII."""
+    for known in (False, True):
+        lines = split(text.encode(), ascii=known)
+        assert lines == text.split("\n")
+        assert all(line.isascii() and hash(line) == hash(str(line)) for line in lines)
+
+
+def test_split_by_a_wrong_count() -> None:
+    """The core counts; if it did so wrongly, nothing would be lost, or read beyond the end."""
+    assert _strings.split(b"a\nb\nc", 2, False) == ["a", "b\nc"]
+    assert _strings.split(b"a\nb", 4, True) == ["a", "b", "", ""]
+    assert _strings.split(b"a\n", 0, True) == []
 
 
 def test_split_takes_any_buffer() -> None:
     """A view of some memory, of which it keeps nothing, or what is wrong with it."""
     memory = bytearray(b"one\ntwo")
-    assert _strings.split(memoryview(memory)[1:]) == ["ne", "two"]
+    assert _strings.split(memoryview(memory)[1:], 2, True) == ["ne", "two"]
     memory.clear()  # an export would forbid it
     for wrong in ("text", 12345, object(), memoryview(b"abcd")[::2]):
         references = sys.getrefcount(wrong)
         for _ in range(10):
             with pytest.raises((TypeError, BufferError)):
-                _strings.split(wrong)  # type: ignore[arg-type]
+                _strings.split(wrong, 1, False)  # type: ignore[arg-type]
         assert sys.getrefcount(wrong) == references
 
 

@@ -63,7 +63,9 @@ static bool cut_once(cutting *c, uint32_t max_lines, bool final) {
         CHECK(cut.lines >= 1 && cut.lines <= max_lines);
         size_t size = as_lines_drop_cr(block, cut.text, cut.take == cut.text + 1);
         CHECK(size <= AS_BATCH_BYTES);
-        CHECK_EQUAL(as_lines_count(block, size) + 1, cut.lines);
+        bool ascii;
+        CHECK_EQUAL(as_lines_look(block, size, &ascii) + 1, cut.lines);
+        CHECK(ascii || !cut.ascii);
         check_append(&c->out, block, size);
         check_append(&c->out, "\n", 1);
         c->begin += cut.take;
@@ -199,6 +201,8 @@ static void unfinished(void) {
     CHECK_EQUAL(as_lines_cut("abc", 3, 4, 10, true).take, 3);
     CHECK_EQUAL(as_lines_cut("", 0, 4, 10, true).take, 0);
     CHECK_EQUAL(as_lines_cut("", 0, 4, 10, false).lines, 0);
+    CHECK(as_lines_cut("abcd\n\xC3", 6, 4, 10, false).ascii);
+    CHECK(!as_lines_cut("ab\xC3\xA9\n", 5, 4, 10, false).ascii);
 }
 
 /* L5: newlines are counted, and what is no ASCII found, wherever they lie, the vectors' ends included. */

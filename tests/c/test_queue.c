@@ -63,7 +63,9 @@ static bool consume(bench *b) {
     b->flushed = batch->lines == 0;
     if (batch->lines > 0) {
         CHECK(batch->lines <= AS_BATCH_LINES && batch->size <= AS_BATCH_BYTES);
-        CHECK_EQUAL(as_lines_count(batch->text, batch->size) + 1, batch->lines);
+        bool ascii;
+        CHECK_EQUAL(as_lines_look(batch->text, batch->size, &ascii) + 1, batch->lines);
+        CHECK(ascii || !batch->ascii);
         CHECK_EQUAL(batch->has_nul, memchr(batch->text, 0, batch->size) != NULL);
         check_append(&b->out[batch->stream], batch->text, batch->size);
         check_append(&b->out[batch->stream], "\n", 1);
