@@ -2,8 +2,9 @@
  * floor.c: what the kernel alone takes, as the floor that the library is measured against.
  *
  *     floor spawn COUNT THREADS PROGRAM [ARG...]   vfork + setsid + execve + waitpid, COUNT times
- *     floor copy BYTES TARGET                      a pipe's bytes, read and written to TARGET
- *     floor splice BYTES TARGET                    the same without a copy to user space
+ *     floor copy BYTES LENGTH TARGET               a pipe's bytes, read and written to TARGET; they come as
+ *                                                  from gen, as many whole lines of LENGTH as fit in 64 KiB
+ *     floor splice BYTES LENGTH TARGET             the same without a copy to user space
  *
  * Each prints one line of JSON: {"ns": total, "each": [ns, ...], "lines": 0}; `each` only for one thread.
  */
@@ -99,11 +100,12 @@ static void spawn(long count, long threads, char **argv) {
 
 /* ---- pipes ---- */
 
-static void fill_pipe(int fd, int64_t bytes) {
+static void fill_pipe(int fd, int64_t bytes, int64_t length) {
     static char chunk[WRITE_SIZE];
+    int64_t size = length > 0 && length < WRITE_SIZE ? WRITE_SIZE / length * length : WRITE_SIZE;
     memset(chunk, 'x', sizeof chunk);
     while (bytes > 0) {
-        ssize_t n = write(fd, chunk, bytes < WRITE_SIZE ? (size_t)bytes : sizeof chunk);
+        ssize_t n = write(fd, chunk, (size_t)(bytes < size ? bytes : size));
         if (n < 0) {
             _exit(1);
         }
@@ -129,7 +131,7 @@ static ssize_t splice_some(int from, int to) {
     return splice(from, NULL, to, NULL, PIPE_SIZE, SPLICE_F_MOVE);
 }
 
-static void drain(int64_t bytes, const char *target, ssize_t (*some)(int, int)) {
+static void drain(int64_t bytes, int64_t length, const char *target, ssize_t (*some)(int, int)) {
     int ends[2];
     /* Not O_APPEND, which splice refuses. */
     int to = open(target, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
@@ -143,7 +145,7 @@ static void drain(int64_t bytes, const char *target, ssize_t (*some)(int, int)) 
     }
     if (pid == 0) {
         (void)close(ends[0]);
-        fill_pipe(ends[1], bytes);
+        fill_pipe(ends[1], bytes, length);
     }
     (void)close(ends[1]);
     ssize_t n;
@@ -162,13 +164,13 @@ static void drain(int64_t bytes, const char *target, ssize_t (*some)(int, int)) 
 int main(int argc, char **argv) {
     if (argc >= 5 && strcmp(argv[1], "spawn") == 0) {
         spawn(atol(argv[2]), atol(argv[3]), argv + 4);
-    } else if (argc == 4 && strcmp(argv[1], "copy") == 0) {
-        drain(atoll(argv[2]), argv[3], copy_some);
-    } else if (argc == 4 && strcmp(argv[1], "splice") == 0) {
-        drain(atoll(argv[2]), argv[3], splice_some);
+    } else if (argc == 5 && strcmp(argv[1], "copy") == 0) {
+        drain(atoll(argv[2]), atoll(argv[3]), argv[4], copy_some);
+    } else if (argc == 5 && strcmp(argv[1], "splice") == 0) {
+        drain(atoll(argv[2]), atoll(argv[3]), argv[4], splice_some);
     } else {
         (void)fprintf(stderr, "usage: floor spawn COUNT THREADS PROGRAM [ARG...]\n"
-                              "       floor copy|splice BYTES TARGET\n");
+                              "       floor copy|splice BYTES LENGTH TARGET\n");
         return 2;
     }
     return 0;

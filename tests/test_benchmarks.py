@@ -290,8 +290,8 @@ def test_tools(lab: Lab, tmp_path: Path) -> None:
     floor = lab.time("floor", "spawn", 3, 1, "/bin/sh", "-c", "true")
     assert len(floor.each) == 3
     assert 0 < sum(floor.each) <= floor.total
-    lab.time("floor", "copy", 100_000, tmp_path / "copied")
-    lab.time("floor", "splice", 100_000, tmp_path / "spliced")
+    lab.time("floor", "copy", 100_000, 80, tmp_path / "copied")
+    lab.time("floor", "splice", 100_000, 80, tmp_path / "spliced")
     assert (tmp_path / "copied").read_bytes() == (tmp_path / "spliced").read_bytes()
     printed = subprocess.check_output([lab.tool("gen"), "800", "16"])
     assert printed == (b"x" * 15 + b"\n") * 50

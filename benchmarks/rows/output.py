@@ -62,11 +62,11 @@ def _remove(logs: Sequence[Path]) -> None:
 
 def _floor(case: Case, how: str) -> Measure:
     def measure(lab: Lab) -> Sample:
-        size = lab.pick(64, 32) * MIB // case.scripts
+        size = _whole_lines(lab.pick(64, 32) * MIB // case.scripts, case.length)
         logs = case.logs(lab)
         target = str(logs[0]).replace("log-0", "log-{}")
         with Meter() as meter:
-            floors = lab.time_at_once(case.scripts, "floor", how, size, target)
+            floors = lab.time_at_once(case.scripts, "floor", how, size, case.length, target)
         _remove(logs)
         return case.sample(size, max(floor.total for floor in floors), meter, own=False)
 
