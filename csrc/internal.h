@@ -41,7 +41,7 @@ typedef struct {
     size_t take; /* bytes used up; 0: no whole line yet */
     size_t text; /* bytes of the text, the last newline left out */
     uint32_t lines;
-    uint32_t ascii; /* whether all of the text is */
+    uint32_t ascii; /* all of the text is known to be */
 } as_cut;
 
 /* How many newlines there are; *ascii: whether all is ASCII. */
