@@ -247,7 +247,6 @@ def test_rotation_keeps_the_name(run: RunScript, tmp_path: Path) -> None:
     assert b"gone" not in b"".join(rotated(path, 100))
 
 
-@pytest.mark.slow
 def test_rotation_while_the_log_is_opened(run: RunScript, tmp_path: Path) -> None:
     """L4: who has opened a file that lost its name meanwhile opens the one that has it now."""
 
@@ -268,6 +267,7 @@ def test_rotation_while_the_log_is_opened(run: RunScript, tmp_path: Path) -> Non
     assert rotated(result.log_path, 2) == [b"", b"", b"x\n"]
 
 
+@pytest.mark.slow
 def test_two_runs_rotate_one_file(make_runner: MakeRunner, tmp_path: Path) -> None:
     """L2, L4: two runs that write and rotate one file lose no byte and write none twice."""
     path = str(tmp_path / "log")

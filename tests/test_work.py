@@ -291,15 +291,45 @@ def test_python_memory_for_a_moment(
     assert garbage <= 4  # objects; 0
 
 
+def memory_of_a_run(base: Path, count: int, options: str, ready: str, prelude: str = "") -> float:
+    """Return how many KiB so many scripts, all but the first, cost a host each while they run.
+
+    options: the arguments of ``make``. ready: true once all are there. prelude: what comes first;
+    an event ``ended`` is set when the host is to end.
+    """
+    program = f"""
+import gc
+ended = threading.Event()
+{prelude}
+def resident():
+    gc.collect()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+runner = make({options})
+first = runner.scripts[0]
+runner.execute(lambda script: script is first)
+token, before = CancelToken(), resident()
+call = threading.Thread(
+    target=lambda: runner.execute(lambda script: script is not first, cancel=token, check=False)
+)
+call.start()
+while not ({ready}):
+    time.sleep(0.05)
+say((resident() - before) / {count} / 1024)
+token.cancel()
+ended.set()
+call.join()
+runner.close()
+"""
+    return float(run_host(base, program)[-1])
+
+
 @pytest.mark.parametrize(("logger", "most"), [("DISCARD", 700), ("Stuck()", 900)])  # 500, 710
 def test_memory_of_a_script_that_floods(tmp_path: Path, logger: str, most: float) -> None:
     """L6: a run takes 1 MiB at most, also where neither its logger nor its log takes anything."""
-    program = f"""
-import gc
+    prelude = """
 from agentscripts._files import LogTarget, OSFilesystem
 from agentscripts._logs import DISCARD
-RUNS = 10
-ended, ends = threading.Event(), []
+ends = []
 class Stuck:
     def send(self, batch):
         ended.wait()
@@ -310,53 +340,18 @@ class Pipes(OSFilesystem):
         read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         ends.append(read)
         return LogTarget(write, None, "pipe", truncate=False)
-def resident():
-    gc.collect()
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 flood = "yes | head -c 8000000; echo; echo end; exec sleep 600"
-runner = make(
-    "true", *[flood] * RUNS, filesystem=Pipes(), stall_timeout=0.1,
-    get_script_logger=lambda _: {logger},
-)
-first = runner.scripts[0]
-runner.execute(lambda script: script is first)
-token, before = CancelToken(), resident()
-call = threading.Thread(
-    target=lambda: runner.execute(lambda script: script is not first, cancel=token, check=False)
-)
-call.start()
-while [run.last_line for run in runner.runs()] != ["end"] * RUNS:
-    time.sleep(0.05)
-say((resident() - before) / RUNS / 1024)
-token.cancel()
-ended.set()
-call.join()
-runner.close()
 """
-    assert float(run_host(tmp_path, program)[-1]) <= most  # KiB
+    options = f"""
+    "true", *[flood] * 10, filesystem=Pipes(), stall_timeout=0.1,
+    get_script_logger=lambda _: {logger},
+"""
+    ready = '[run.last_line for run in runner.runs()] == ["end"] * 10'
+    assert memory_of_a_run(tmp_path, 10, options, ready, prelude) <= most
 
 
 def test_memory_of_a_script_that_is_held(tmp_path: Path) -> None:
     """A silent script costs the host 30.5 KiB: the pages of a thread's stack, and some objects."""
-    program = """
-import gc
-HELD = 150
-def resident():
-    gc.collect()
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-runner = make("true", *["exec sleep 600"] * HELD, kill_delay=10)
-first = runner.scripts[0]
-runner.execute(lambda script: script is first)
-token, before = CancelToken(), resident()
-call = threading.Thread(
-    target=lambda: runner.execute(lambda script: script is not first, cancel=token, check=False)
-)
-call.start()
-while sum(run.pid is not None for run in runner.runs()) < HELD:
-    time.sleep(0.05)
-say((resident() - before) / HELD / 1024)
-token.cancel()
-call.join()
-runner.close()
-"""
-    assert float(run_host(tmp_path, program)[-1]) <= 35
+    options = '"true", *["exec sleep 600"] * 150, kill_delay=10'
+    ready = "sum(run.pid is not None for run in runner.runs()) == 150"
+    assert memory_of_a_run(tmp_path, 150, options, ready) <= 35

@@ -36,6 +36,10 @@ class Case(NamedTuple):
         many = f"-x{self.scripts}" if self.scripts > 1 else ""
         return f"{'lines' if self.logger else 'file'}-{self.length}-{self.target}{many}"
 
+    def size(self, lab: Lab) -> int:
+        """Return how many bytes each script prints: whole lines."""
+        return _whole_lines(lab.pick(64, 32) * MIB // self.scripts, self.length)
+
     def logs(self, lab: Lab) -> list[Path]:
         """Return a log path for each script."""
         if self.target == "null":
@@ -62,7 +66,7 @@ def _remove(logs: Sequence[Path]) -> None:
 
 def _floor(case: Case, how: str) -> Measure:
     def measure(lab: Lab) -> Sample:
-        size = _whole_lines(lab.pick(64, 32) * MIB // case.scripts, case.length)
+        size = case.size(lab)
         logs = case.logs(lab)
         target = str(logs[0]).replace("log-0", "log-{}")
         with Meter() as meter:
@@ -75,7 +79,7 @@ def _floor(case: Case, how: str) -> Measure:
 
 def _go(case: Case) -> Measure:
     def measure(lab: Lab) -> Sample:
-        size = _whole_lines(lab.pick(64, 32) * MIB, case.length)
+        size = case.size(lab)
         (log,), text = case.logs(lab), _script(lab, size, case.length)
         with Meter() as meter:
             go = time_go(lab, size // case.length, "each", 1, 0, log, SHELL, "-c", text)
@@ -91,7 +95,7 @@ def _script(lab: Lab, size: int, length: int) -> str:
 
 def _ours(case: Case) -> Measure:
     def measure(lab: Lab) -> Sample:
-        size = _whole_lines(lab.pick(64, 32) * MIB // case.scripts, case.length)
+        size = case.size(lab)
         logs, text = case.logs(lab), _script(lab, size, case.length)
         counters = Counters()
         logger: dict[str, Any] = {"get_script_logger": counters} if case.logger else {}
