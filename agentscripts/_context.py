@@ -23,6 +23,7 @@ from agentscripts._reports import Reports
 from agentscripts._result import RunResult
 from agentscripts._signals import WakeupPipe
 from agentscripts._spawn import Spawner
+from agentscripts._supervised import Rules
 from agentscripts._text import escape
 
 __all__ = ["Context"]
@@ -66,6 +67,16 @@ class Context:
             self.wakeup: Final = WakeupPipe()
             descriptors.callback(self.wakeup.close)
             descriptors.pop_all()  # from here on close closes them
+        self.rules: Final = Rules(
+            self.delivery.pool,
+            self.census,
+            self.spawner.starts,
+            max_line=options.max_line,
+            stall_timeout=options.stall_timeout,
+            wait_delay=options.wait_delay,
+            kill_delay=options.kill_delay,
+            stop_signal=options.stop_signal,
+        )
 
     def _place(self, script: Script) -> Place:
         log_path = log_path_for(script, self.options.log_dir)

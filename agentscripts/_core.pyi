@@ -26,7 +26,7 @@ class _Lib:
     AS_STDERR_SIZE: int
 
     def as_open_directory(self, path: bytes, /) -> int: ...
-    def as_directory_owner(self, path: bytes, /) -> int: ...
+    def as_is_own_directory(self, path: bytes, /) -> int: ...
     # A writer, or NULL without memory; the descriptors are taken over either way.
     def as_logfile_new(
         self, fd: int, dir_fd: int, name: bytes, max_bytes: int, backups: int, max_line: int, /
@@ -50,7 +50,20 @@ class _Lib:
     def as_starts_hold(self, starts: Any, /) -> None: ...
     def as_starts_resume(self, starts: Any, in_child: int, /) -> None: ...
     # 0 or -errno.
-    def as_spawn(self, starts: Any, command: Any, child: Any, /) -> int: ...
+    def as_spawn(
+        self,
+        starts: Any,
+        words: bytes,
+        programs: int,
+        arguments: int,
+        variables: int,
+        stdin: int,
+        cwd: bytes,
+        cgroup_procs: Any,
+        die_with_parent: bool,
+        child: Any,
+        /,
+    ) -> int: ...
     # A timer, or NULL with ffi.errno set.
     def as_timer_new(self) -> Any: ...
     def as_timer_free(self, timer: Any, /) -> None: ...
@@ -64,10 +77,23 @@ class _Lib:
     def as_pool_next(self, pool: Any, batch: Any, /) -> int: ...
     def as_pool_close(self, pool: Any, /) -> None: ...
     # A run, or NULL with ffi.errno set.
-    def as_run_new(self, pool: Any, limits: Any, /) -> Any: ...
+    def as_run_new(self, rules: Any, key: int, flush_timeout: int, /) -> Any: ...
     def as_run_free(self, run: Any, /) -> None: ...
     # 0 or AS_INTERRUPTED.
-    def as_run_supervise(self, run: Any, job: Any, outcome: Any, /) -> int: ...
+    def as_run_supervise(
+        self,
+        run: Any,
+        child: Any,
+        log: Any,
+        gate: Any,
+        run_id: bytes,
+        cgroup_fd: int,
+        cancel_fd: int,
+        signal_fd: int,
+        deadline: int,
+        outcome: Any,
+        /,
+    ) -> int: ...
     # 0 or -errno.
     def as_run_note(self, run: Any, log: Any, text: bytes, size: int, /) -> int: ...
     # 0 or AS_INTERRUPTED.

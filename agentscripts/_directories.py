@@ -8,7 +8,7 @@ import os
 import stat
 from typing import Final, NamedTuple, NoReturn
 
-from agentscripts._native import open_plain_directory, plain_directory_owner
+from agentscripts._native import is_plain_own_directory, open_plain_directory
 
 __all__ = ["close_quietly", "is_foreign", "make_directory", "open_directory"]
 
@@ -44,12 +44,8 @@ def make_directory(path: str, mode: int) -> None:
     directory that others may write to holds must belong to this user, to root, or to that
     directory's owner. Raises ``OSError``.
     """
-    try:
-        if _is_trusted(plain_directory_owner(path)):
-            return
-    except OSError:
-        pass
-    close_quietly(_Walk(path, mode).walk())
+    if not is_plain_own_directory(path):
+        close_quietly(_Walk(path, mode).walk())
 
 
 def is_foreign(entry: os.stat_result, dir_fd: int) -> bool:

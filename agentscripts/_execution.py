@@ -12,25 +12,25 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from agentscripts import _native
+from agentscripts import _supervised
 from agentscripts._context import Context
 from agentscripts._delivery import Turn
 from agentscripts._launch import CANCELLED, EXHAUSTED, CallLimits, Launch, Started
 from agentscripts._model import Run, RunState, RunStatus, Script, Stage
-from agentscripts._native import Outcome, Supervised
 from agentscripts._outcome import exit_text, status_and_reason
 from agentscripts._process import describe, pipe_holders
 from agentscripts._result import RunResult, make_result
 from agentscripts._retry import added_up, delay_before_next
+from agentscripts._supervised import Outcome, Supervised
 from agentscripts._text import error_text
 from agentscripts.errors import ScriptError
 
 __all__ = ["Execution"]
 
 _STATES: Final = {
-    _native.RUNNING: RunState.RUNNING,
-    _native.STOPPING: RunState.STOPPING,
-    _native.DELIVERING: RunState.DELIVERING,
+    _supervised.RUNNING: RunState.RUNNING,
+    _supervised.STOPPING: RunState.STOPPING,
+    _supervised.DELIVERING: RunState.DELIVERING,
 }
 _LOOK_AGAIN: Final = 0.1  # seconds: a cancel or a deadline ends a start that waits, too
 _REMINDER: Final = 1.0  # seconds that a logger has for one
@@ -300,8 +300,9 @@ class Execution:
     def _explain(self, started: Started, outcome: Outcome) -> tuple[RunStatus, str]:
         """Return how the run ended; tell the script's own log when its pipes stayed open."""
         pids = outcome.survivors
-        if outcome.status == _native.PIPES_OPEN:
-            pids = pipe_holders(started.process.child[2:])
+        if outcome.status == _supervised.PIPES_OPEN:
+            child = started.process.child
+            pids = pipe_holders((child.stdout_fd, child.stderr_fd))
         processes = describe(pids) if pids else ""
         status, reason = status_and_reason(outcome, limit=started.limit, processes=processes)
         if status is RunStatus.PIPES_OPEN:

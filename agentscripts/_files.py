@@ -116,8 +116,8 @@ class OSFilesystem:
             return LogTarget(fd, None, text, truncate=False)
         # The file is opened relative to the directory that a rotation uses, so both are the same
         # even if someone moves the path's directories meanwhile.
-        directory, name = os.path.split(text)
-        dir_fd = open_directory(directory or os.curdir)
+        directory, slash, name = text.rpartition("/")
+        dir_fd = open_directory(directory or slash or os.curdir)
         try:
             target = _open_in(dir_fd, name, text)
         except BaseException:

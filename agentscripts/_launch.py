@@ -17,9 +17,10 @@ from agentscripts._delivery import Turn
 from agentscripts._lifecycle import WaitGroup
 from agentscripts._logs import DISCARD
 from agentscripts._model import RunStatus, Script
-from agentscripts._native import LogFile, Outcome, Supervised, nanoseconds
+from agentscripts._native import LogFile, nanoseconds
 from agentscripts._signals import DeferredSignals
 from agentscripts._spawn import Process
+from agentscripts._supervised import Outcome, Supervised
 from agentscripts._writers import WRITERS
 
 __all__ = ["CANCELLED", "EXHAUSTED", "CallLimits", "Launch", "Started"]
@@ -149,19 +150,14 @@ class Launch:
             raise
         deadline, limit = self._limits.for_script(began, script.timeout)
         core.prepare(
-            child=process.child,
-            cancel_fd=self._limits.cancel.fileno() if self._limits.cancel else -1,
+            process.child,
+            log,
+            context.gate if permit else None,
+            self._run_id,
             cgroup_fd=self._cgroup_fd,
+            cancel_fd=self._limits.cancel.fileno() if self._limits.cancel else -1,
             signal_fd=self._limits.signals.fd,
-            stop_signal=options.stop_signal,
             deadline=deadline,
-            wait_delay=options.wait_delay,
-            kill_delay=options.kill_delay,
-            run_id=self._run_id,
-            log=log,
-            census=context.census,
-            starts=context.spawner.starts,
-            gate=context.gate if permit else None,
         )
         return Started(core, process, log, began, began_at, limit)
 
@@ -195,15 +191,13 @@ class Launch:
             self._cgroup_fd = os.open(self._cgroup, os.O_DIRECTORY | os.O_CLOEXEC)
 
     def _make_core(self, flush: float | None) -> Supervised:
-        options, delivery = self._context.options, self._context.delivery
-        logger = options.get_script_logger(self._script.log_source_id)
-        pool = None
+        context, script = self._context, self._script
+        logger = context.options.get_script_logger(script.log_source_id)
         if logger is not DISCARD:
-            self._key = delivery.attach(
-                logger, self._script.log_source_id, self._script.label, self._turn
+            self._key = context.delivery.attach(
+                logger, script.log_source_id, script.label, self._turn
             )
-            pool = delivery.pool
-        return Supervised(pool, self._key or 0, options.max_line, options.stall_timeout, flush)
+        return Supervised(context.rules, self._key or 0, flush)
 
     def end_delivery(self, lines: int) -> int:
         """Call the logger no more; return for how many of so many lines it was not called."""

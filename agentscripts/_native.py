@@ -1,4 +1,4 @@
-"""The C core as Python objects: the only importer of ``agentscripts._core``.
+"""The C core as Python objects, but for its runs. With ``_supervised`` its only importer.
 
 Memory is owned by ``ffi.gc``. Return codes become ``OSError`` in one place, ``_check``.
 """
@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Protocol
 
 from agentscripts import _strings
 from agentscripts._core import ffi, lib
@@ -18,34 +19,23 @@ __all__ = [
     "Batch",
     "Census",
     "Child",
-    "Delivered",
     "Gate",
     "LogFile",
-    "Outcome",
     "Pool",
     "Starts",
-    "Supervised",
     "Timer",
     "code_environment",
+    "is_plain_own_directory",
     "nanoseconds",
     "open_plain_directory",
-    "plain_directory_owner",
 ]
 
-_TAIL_BYTES: Final = 32768
-_LINE_BYTES: Final = 4096
-
 # Named once: ffi.new parses a text each time.
-_BATCH, _LENGTH = ffi.typeof("as_batch *"), ffi.typeof("size_t *")
-_LIMITS, _JOB = ffi.typeof("as_limits *"), ffi.typeof("as_job *")
-_OUTCOME, _DELIVERY = ffi.typeof("as_outcome *"), ffi.typeof("as_delivery *")
-_COMMAND, _CHILD = ffi.typeof("as_command *"), ffi.typeof("as_child *")
-_TEXT = ffi.typeof("char[]")
+_BATCH, _CHILD = ffi.typeof("as_batch *"), ffi.typeof("as_child *")
+
+_PATH: Final = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
 
 code_environment: Final = _strings.environment
-RUNNING, STOPPING, DELIVERING = lib.AS_RUNNING, lib.AS_STOPPING, lib.AS_DELIVERING
-EXITED, TIMED_OUT = lib.AS_EXITED, lib.AS_TIMED_OUT
-CANCELLED, PIPES_OPEN = lib.AS_CANCELLED, lib.AS_PIPES_OPEN
 
 
 def nanoseconds(seconds: float | None) -> int:
@@ -61,7 +51,7 @@ def _check(code: int) -> int:
     return code
 
 
-def _made(pointer: Any, free: Callable[[Any], None], error: int) -> Any:
+def made(pointer: Any, free: Callable[[Any], None], error: int) -> Any:
     if not pointer:
         raise OSError(error, os.strerror(error))
     return ffi.gc(pointer, free)
@@ -72,12 +62,12 @@ def open_plain_directory(path: str) -> int:
 
     Raises ``OSError``; ``ENOSYS`` and ``EPERM`` may mean that the kernel cannot tell.
     """
-    return _check(lib.as_open_directory(os.fsencode(path)))
+    return _check(lib.as_open_directory(path.encode(*_PATH)))
 
 
-def plain_directory_owner(path: str) -> int:
-    """Return the user id of the owner of such a directory. Raises likewise."""
-    return _check(lib.as_directory_owner(os.fsencode(path)))
+def is_plain_own_directory(path: str) -> bool:
+    """Whether there is such a directory, and it belongs to this user or to root."""
+    return bool(lib.as_is_own_directory(path.encode(*_PATH)))
 
 
 class LogFile:
@@ -94,7 +84,7 @@ class LogFile:
             for one in {fd, directory} - {-1}:
                 os.close(one)
             raise
-        self.pointer = _made(log, lib.as_logfile_free, ffi.errno)
+        self.pointer = made(log, lib.as_logfile_free, ffi.errno)
 
     def identity(self) -> tuple[int, int]:
         """Return device and inode of the file that is written now."""
@@ -114,7 +104,7 @@ class Gate:
     """Permits for scripts that are starting; thread-safe."""
 
     def __init__(self, permits: int) -> None:
-        self.pointer = _made(lib.as_gate_new(permits), lib.as_gate_free, errno.ENOMEM)
+        self.pointer = made(lib.as_gate_new(permits), lib.as_gate_free, errno.ENOMEM)
 
     def acquire(self, timeout: float) -> bool:
         """Take a permit; ``False`` after ``timeout`` seconds, or when a signal came."""
@@ -132,7 +122,7 @@ class Timer:
     """
 
     def __init__(self) -> None:
-        self._timer = _made(lib.as_timer_new(), lib.as_timer_free, ffi.errno)
+        self._timer = made(lib.as_timer_new(), lib.as_timer_free, ffi.errno)
 
     def wait(self, until: datetime | None) -> None:
         """Block until a moment (``None``: none), a change of the clock, ``wake``, or a signal."""
@@ -149,8 +139,8 @@ class Timer:
         ffi.release(self._timer)
 
 
-class Child(NamedTuple):
-    """A process that was just started; ``as_child`` of the header."""
+class Child(Protocol):
+    """A process that was just started: a pointer to the header's ``as_child``."""
 
     pid: int
     pidfd: int
@@ -162,7 +152,7 @@ class Starts:
     """Where processes are started, and forks of the host kept apart from that. Thread-safe."""
 
     def __init__(self) -> None:
-        self.pointer = _made(lib.as_starts_new(), lib.as_starts_free, errno.ENOMEM)
+        self.pointer = made(lib.as_starts_new(), lib.as_starts_free, errno.ENOMEM)
 
     def hold(self) -> None:
         """Wait for the starts under way, and hold up others: the host is about to fork."""
@@ -195,18 +185,25 @@ class Starts:
 
         Raises ``OSError`` that names what it is about; then nothing is left of the child.
         """
-        words = ffi.from_buffer(b"\0".join((*programs, *argv, variables)))
-        directory = ffi.from_buffer(cwd + b"\0")
-        procs = ffi.NULL if cgroup_procs is None else ffi.from_buffer(cgroup_procs + b"\0")
-        counts = len(programs), len(argv), variable_count
-        command = ffi.new(_COMMAND, (words, *counts, stdin, directory, procs, die_with_parent))
-        out = ffi.new(_CHILD)
-        code = lib.as_spawn(self.pointer, command, out)
+        child = ffi.new(_CHILD)
+        code = lib.as_spawn(
+            self.pointer,
+            b"\0".join((*programs, *argv, variables)),
+            len(programs),
+            len(argv),
+            variable_count,
+            stdin,
+            cwd,
+            cgroup_procs or ffi.NULL,
+            die_with_parent,
+            child,
+        )
         if code < 0:
-            subject = (None, cgroup_procs, cwd, argv[0])[out.step]  # AS_FORKING, AS_JOINING, …
+            subject = (None, cgroup_procs, cwd, argv[0])[child.step]  # AS_FORKING, AS_JOINING, …
             name = None if subject is None else os.fsdecode(subject)
             raise OSError(-code, os.strerror(-code), name)
-        return Child(out.pid, out.pidfd, out.stdout_fd, out.stderr_fd)
+        started: Child = child
+        return started
 
 
 class Census:
@@ -214,7 +211,7 @@ class Census:
 
     def __init__(self) -> None:
         census = lib.as_census_new()
-        self.pointer = _made(census, lib.as_census_free, ffi.errno)
+        self.pointer = made(census, lib.as_census_free, ffi.errno)
 
     def close(self) -> None:
         """Close its descriptor; nothing may use it any more."""
@@ -238,7 +235,7 @@ class Pool:
     """Where threads wait for lines; thread-safe."""
 
     def __init__(self) -> None:
-        self.pointer = _made(lib.as_pool_new(), lib.as_pool_free, errno.ENOMEM)
+        self.pointer = made(lib.as_pool_new(), lib.as_pool_free, errno.ENOMEM)
 
     def next(self, batch: Batch) -> bool:
         """End the batch that is held and wait for another one; ``False``: the thread may end."""
@@ -247,153 +244,3 @@ class Pool:
     def close(self) -> None:
         """Let all threads end once nothing is left to deliver."""
         lib.as_pool_close(self.pointer)
-
-
-class Outcome(NamedTuple):
-    """How a supervised child ended; ``as_outcome`` of the header, with ``None`` for the unknown."""
-
-    status: int
-    exit_code: int | None
-    reaped: bool
-    log_error: OSError | None
-    exited: int
-    ended: int
-    output_bytes: int
-    cpu_seconds: float | None
-    max_rss: int | None
-    survivors: tuple[int, ...]
-
-
-class Delivered(NamedTuple):
-    """How the delivery of a run's lines ended; ``as_delivery`` of the header."""
-
-    lines: int
-    kept_permit: bool
-
-
-class Supervised:
-    """One run in the core.
-
-    ``supervise``, ``note``, ``finish`` and ``stderr`` belong to one thread; the other methods may
-    be called from any.
-    """
-
-    def __init__(
-        self, pool: Pool | None, key: int, max_line: int, stall: float | None, flush: float | None
-    ) -> None:
-        limits = ffi.new(_LIMITS, (key, max_line, nanoseconds(stall), nanoseconds(flush)))
-        run = lib.as_run_new(pool.pointer if pool else ffi.NULL, limits)
-        self._run = _made(run, lib.as_run_free, ffi.errno)
-        self._pool = pool  # outlives the run
-        self._job: Any = None
-        self._kept: tuple[object, ...] = ()
-
-    def prepare(
-        self,
-        *,
-        child: Child,
-        cancel_fd: int,
-        cgroup_fd: int,
-        signal_fd: int,
-        stop_signal: int,
-        deadline: int,
-        wait_delay: float | None,
-        kill_delay: float | None,
-        run_id: str,
-        log: LogFile,
-        census: Census,
-        starts: Starts,
-        gate: Gate | None,
-    ) -> None:
-        """Say what to supervise; from here on the child's descriptors belong to the core."""
-        text = ffi.new(_TEXT, run_id.encode())
-        self._kept = (text, log, census, starts, gate)
-        self._job = ffi.new(
-            _JOB,
-            (
-                child,
-                cancel_fd,
-                cgroup_fd,
-                signal_fd,
-                stop_signal,
-                deadline,
-                nanoseconds(wait_delay),
-                nanoseconds(kill_delay),
-                text,
-                log.pointer,
-                census.pointer,
-                starts.pointer,
-                gate.pointer if gate else ffi.NULL,
-            ),
-        )
-
-    def supervise(self, between: Callable[[], None]) -> Outcome:
-        """Block until the child, its tree and its output have ended.
-
-        between: called when a signal came.
-        """
-        out = ffi.new(_OUTCOME)
-        while lib.as_run_supervise(self._run, self._job, out) == lib.AS_INTERRUPTED:
-            between()
-        known = bool(out.exit_known)
-        return Outcome(
-            out.status,
-            out.exit_code if known else None,
-            bool(out.reaped),
-            OSError(out.log_errno, os.strerror(out.log_errno)) if out.log_errno else None,
-            out.exited,
-            out.ended,
-            out.output_bytes,
-            out.cpu_ns / 1e9 if known and out.cpu_ns else None,
-            out.max_rss or None,
-            tuple(out.survivors[0 : out.survivor_count]) if out.survivor_count else (),
-        )
-
-    def note(self, log: LogFile, text: str) -> None:
-        """Write a line of the library's own to the log file and to the logger, if they can."""
-        data = text.encode("utf-8", "replace") + b"\n"
-        lib.as_run_note(self._run, log.pointer, data, len(data))
-
-    def finish(self, between: Callable[[], None]) -> Delivered:
-        """Close the pipes; block until all lines are delivered, or the logger is given up.
-
-        between: called when a signal came.
-        """
-        out = ffi.new(_DELIVERY)
-        while lib.as_run_finish(self._run, out) == lib.AS_INTERRUPTED:
-            between()
-        return Delivered(out.lines, bool(out.kept_permit))
-
-    def close(self) -> None:
-        """Give it back; nothing may use it any more."""
-        ffi.release(self._run)
-
-    def cancel(self, *, kill: bool) -> None:
-        """Stop the script, or kill it at once."""
-        lib.as_run_cancel(self._run, lib.AS_CANCEL_KILL if kill else lib.AS_CANCEL_STOP)
-
-    def snapshot(self) -> tuple[int, str]:
-        """Return the state (``RUNNING`` …) and the last line."""
-        line, length = ffi.new(_TEXT, _LINE_BYTES), ffi.new(_LENGTH)
-        state = lib.as_run_snapshot(self._run, line, _LINE_BYTES, length)
-        lines = _text_lines(ffi.buffer(line, length[0])[:])
-        return state, lines[-1] if lines else ""
-
-    def stderr(self) -> tuple[tuple[str, ...], int]:
-        """Return the first 3 and the last 3 lines of stderr, and how many there were."""
-        text, length = ffi.new(_TEXT, lib.AS_STDERR_SIZE), ffi.new(_LENGTH)
-        count = lib.as_run_stderr(self._run, text, length)
-        return _text_lines(ffi.buffer(text, length[0])[:]), count
-
-    def tail(self) -> tuple[str, ...]:
-        """Return the last lines, 20 and 32 KiB at most."""
-        text = ffi.new(_TEXT, _TAIL_BYTES)
-        length = lib.as_run_tail(self._run, text, _TAIL_BYTES)
-        return _text_lines(ffi.buffer(text, length)[:])
-
-
-def _text_lines(data: bytes) -> tuple[str, ...]:
-    if not data:
-        return ()
-    text = data.decode("utf-8", "replace").replace("\0", "\ufffd")
-    return tuple(line.removesuffix("\r") for line in text.removesuffix("\n").split("\n"))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from agentscripts import _native
+from agentscripts import _supervised
 from agentscripts._model import RunStatus
-from agentscripts._native import Outcome
+from agentscripts._supervised import Outcome
 from agentscripts._text import signal_name
 
 __all__ = ["exit_text", "status_and_reason"]
@@ -28,15 +28,15 @@ def status_and_reason(outcome: Outcome, *, limit: str, processes: str) -> tuple[
     limit: which limit a timeout reached, in words.
     processes: who survived, or else holds the pipes, in words.
     """
-    if outcome.status == _native.EXITED and outcome.exit_code == 0:
+    if outcome.status == _supervised.EXITED and outcome.exit_code == 0:
         return RunStatus.SUCCEEDED, ""
     how = exit_text(outcome.exit_code)
     left = f"; could not be killed: {processes}" if outcome.survivors else ""
-    if outcome.status == _native.TIMED_OUT:
+    if outcome.status == _supervised.TIMED_OUT:
         return RunStatus.TIMED_OUT, f"timed out: {limit} ({how}){left}"
-    if outcome.status == _native.CANCELLED:
+    if outcome.status == _supervised.CANCELLED:
         return RunStatus.CANCELLED, f"cancelled ({how}){left}"
-    if outcome.status == _native.PIPES_OPEN:
+    if outcome.status == _supervised.PIPES_OPEN:
         return RunStatus.PIPES_OPEN, f"{how}, but {_open_pipes(outcome, processes)}"
     return RunStatus.FAILED, how
 

@@ -32,8 +32,8 @@
 /* Opens a directory (O_PATH) if there is no symbolic link on its whole path. The descriptor or -errno:
    -ELOOP, and -ENOSYS or -EPERM where the call (openat2, Linux 5.6) is missing or forbidden. */
 int as_open_directory(const char *path);
-/* The user who owns such a directory, or -errno likewise. */
-int64_t as_directory_owner(const char *path);
+/* Whether there is such a directory, and it belongs to this user or to root. */
+int as_is_own_directory(const char *path);
 
 /* ---- the log file: one writer per file, shared by the runs that write it --------------------- */
 
@@ -84,18 +84,6 @@ void as_starts_free(as_starts *starts);
 void as_starts_hold(as_starts *starts);
 void as_starts_resume(as_starts *starts, int in_child);
 
-typedef struct {
-    const char
-        *words; /* programs, arguments, environment: each with its NUL, one after the other */
-    uint32_t program_count; /* paths to try in turn, as execvpe does */
-    uint32_t argument_count;
-    uint32_t variable_count;
-    int stdin_fd;
-    const char *cwd;
-    const char *cgroup_procs; /* the cgroup.procs of the group to join first; NULL: none */
-    int die_with_parent;      /* SIGKILL when the thread ends that calls as_spawn */
-} as_command;
-
 enum { AS_FORKING, AS_JOINING, AS_ENTERING, AS_EXECUTING }; /* as_child.step */
 
 typedef struct {
@@ -107,8 +95,13 @@ typedef struct {
 } as_child;
 
 /* Starts a process with default signals, an empty mask, and no descriptor but its streams. Returns
-   when it is the program. 0 or -errno; then nothing is open and no child is left. Any thread. */
-int as_spawn(as_starts *starts, const as_command *command, as_child *out);
+   when it is the program. 0 or -errno; then nothing is open and no child is left. Any thread.
+   words: programs (paths to try in turn, as execvpe does), arguments, environment, each with its NUL, one
+   after the other. cgroup_procs: the cgroup.procs of the group to join first; NULL: none.
+   die_with_parent: SIGKILL when the thread ends that calls this. */
+int as_spawn(as_starts *starts, const char *words, uint32_t programs, uint32_t arguments,
+             uint32_t variables, int stdin_fd, const char *cwd, const char *cgroup_procs,
+             int die_with_parent, as_child *out);
 
 /* ---- the pool: runs whose lines wait for a thread that calls the logger ---------------------- */
 
@@ -141,27 +134,15 @@ void as_pool_close(as_pool *pool);
 /* ---- a run: one script's life ------------------------------------------------------------------ */
 
 typedef struct {
-    uint64_t key;
+    as_pool *pool;
+    as_census *census;
+    as_starts *starts;     /* whose children may hold the pipes until their exec; NULL: none */
     int64_t max_line;      /* bytes */
     int64_t stall_timeout; /* a logger that took longer for one batch loses lines */
-    int64_t flush_timeout; /* a logger that took longer after the end loses the rest */
-} as_limits;
-
-typedef struct {
-    as_child child; /* its descriptors are taken over */
-    int cancel_fd;  /* readable: cancel; -1: none; not taken over */
-    int cgroup_fd;  /* the run's own cgroup directory; -1: none; not taken over */
-    int signal_fd;  /* readable: come back to Python; -1: none; not taken over */
-    int stop_signal;
-    int64_t deadline; /* monotonic */
     int64_t wait_delay;
     int64_t kill_delay;
-    const char *run_id; /* AS_RUN_ID_LENGTH hex digits */
-    as_logfile *log;
-    as_census *census;
-    as_starts *starts; /* whose children may hold the pipes until their exec; NULL: none */
-    as_gate *gate;     /* a permit to give back after 2 ms; NULL: none */
-} as_job;
+    int stop_signal;
+} as_rules; /* the same for many runs; what they point at outlives these */
 
 enum { AS_EXITED, AS_TIMED_OUT, AS_CANCELLED, AS_PIPES_OPEN }; /* as_outcome.status */
 enum { AS_RUNNING, AS_STOPPING, AS_DELIVERING };               /* as_snapshot.state */
@@ -188,13 +169,19 @@ typedef struct {
     int kept_permit; /* the gate's permit is still held */
 } as_delivery;
 
-/* pool: NULL when no logger wants lines. NULL with errno set on failure. */
-as_run *as_run_new(as_pool *pool, const as_limits *limits);
+/* key: 0 when no logger wants lines. flush_timeout: a logger that took longer after the end loses the
+   rest. NULL with errno set on failure. */
+as_run *as_run_new(const as_rules *rules, uint64_t key, int64_t flush_timeout);
 /* Nothing may use the run any more; kills nothing. */
 void as_run_free(as_run *run);
 /* From the child's start to the end of its tree and its output: see supervise.c. Blocks; one thread.
-   0 or AS_INTERRUPTED. */
-int as_run_supervise(as_run *run, const as_job *job, as_outcome *outcome);
+   0 or AS_INTERRUPTED.
+   The child's descriptors are taken over, the others are not: readable, cancel_fd cancels, and signal_fd
+   ends the call; -1: none. run_id: AS_RUN_ID_LENGTH hex digits. cgroup_fd: the run's own cgroup
+   directory; -1: none. deadline: monotonic. gate: has a permit that is given back after 2 ms; NULL: none. */
+int as_run_supervise(as_run *run, const as_child *child, as_logfile *log, as_gate *gate,
+                     const char *run_id, int cgroup_fd, int cancel_fd, int signal_fd,
+                     int64_t deadline, as_outcome *outcome);
 /* A line of the library's own for the log file and the logger, after supervise. 0 or -errno. */
 int as_run_note(as_run *run, as_logfile *log, const char *text, size_t size);
 /* Closes the pipes; blocks until all lines are delivered and flushed, or the logger is given up.

@@ -146,6 +146,11 @@ enum {
     AS_GAP_INSIDE
 }; /* the gap ended: at a line's end, inside a line */
 
+typedef struct {
+    uint64_t key;
+    int64_t max_line, stall_timeout, flush_timeout;
+} as_limits;
+
 /* Everything here is guarded by the pool's lock, but for the bytes that a producer has reserved and
    those that a consumer has taken. */
 typedef struct as_queue {

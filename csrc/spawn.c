@@ -95,8 +95,9 @@ void as_starts_settle(as_starts *starts) {
 /* ---- the child ---- */
 
 typedef struct {
-    const as_command *command;
-    char **words; /* the programs, NULL, the arguments, NULL, the environment, NULL */
+    char **programs, **arguments, **variables; /* each ends with NULL */
+    const char *cwd, *cgroup_procs;
+    int die_with_parent;
     int streams[3];
     pid_t parent;
     int step;
@@ -186,11 +187,9 @@ CHILD static int close_others(const start *s) {
 
 /* As execvpe does: the errno that says most is that of a program that is there. */
 CHILD static void run_program(const start *s) {
-    char **argv = s->words + s->command->program_count + 1;
-    char **environment = argv + s->command->argument_count + 1;
     int found = 0;
-    for (char **program = s->words; *program; program++) {
-        (void)syscall(SYS_execve, *program, argv, environment);
+    for (char **program = s->programs; *program; program++) {
+        (void)syscall(SYS_execve, *program, s->arguments, s->variables);
         if (errno != ENOENT && errno != ENOTDIR && found == 0) {
             found = errno;
         }
@@ -203,16 +202,16 @@ CHILD static int become(void *argument) {
     start *s = argument;
     reset_signals();
     (void)syscall(SYS_setsid); /* cannot fail for a new process */
-    if (s->command->cgroup_procs && join_cgroup(s->command->cgroup_procs) < 0) {
+    if (s->cgroup_procs && join_cgroup(s->cgroup_procs) < 0) {
         give_up(s, AS_JOINING);
     }
-    if (s->command->die_with_parent && die_with(s->parent) < 0) {
+    if (s->die_with_parent && die_with(s->parent) < 0) {
         give_up(s, AS_FORKING);
     }
     if (set_streams(s) < 0 || close_others(s) < 0) {
         give_up(s, AS_FORKING);
     }
-    if (syscall(SYS_chdir, s->command->cwd) < 0) {
+    if (syscall(SYS_chdir, s->cwd) < 0) {
         give_up(s, AS_ENTERING);
     }
     (void)syscall(SYS_rt_sigprocmask, SIG_SETMASK, none, NULL, (size_t)SIGNAL_SET);
@@ -232,16 +231,20 @@ static const char *list_words(char **list, const char *text, uint32_t count) {
     return text;
 }
 
-static char **all_words(const as_command *command) {
-    uint32_t programs = command->program_count, arguments = command->argument_count;
-    size_t count = (size_t)programs + arguments + command->variable_count + 3;
-    char **words = malloc(count * sizeof *words);
-    if (words) {
-        const char *text = list_words(words, command->words, programs);
-        text = list_words(words + programs + 1, text, arguments);
-        (void)list_words(words + programs + arguments + 2, text, command->variable_count);
+/* False: no memory. s->programs is to be freed. */
+static bool list_all_words(start *s, const char *text, uint32_t programs, uint32_t arguments,
+                           uint32_t variables) {
+    size_t count = (size_t)programs + arguments + variables + 3;
+    s->programs = malloc(count * sizeof *s->programs);
+    if (!s->programs) {
+        return false;
     }
-    return words;
+    s->arguments = s->programs + programs + 1;
+    s->variables = s->arguments + arguments + 1;
+    text = list_words(s->programs, text, programs);
+    text = list_words(s->arguments, text, arguments);
+    (void)list_words(s->variables, text, variables);
+    return true;
 }
 
 /* The pid, or -1 with errno. Returns when the child has become the script, or has failed. */
@@ -270,20 +273,17 @@ static void wait_for(int pidfd) {
 }
 
 /* Between the making of the pipes and the closing of their write ends. */
-static int spawn_between(const as_command *command, char **words, as_child *out) {
+static int spawn_between(start *s, as_child *out) {
     int ends[4];
     int result = as_pipes(ends);
     if (result < 0) {
         return result;
     }
-    start s = {.command = command,
-               .words = words,
-               .streams = {command->stdin_fd, ends[1], ends[3]},
-               .parent = getpid(),
-               .step = AS_FORKING};
-    out->pid = start_child(&s, &out->pidfd);
-    result = out->pid < 0 ? -errno : -s.error;
-    out->step = s.step;
+    s->streams[1] = ends[1];
+    s->streams[2] = ends[3];
+    out->pid = start_child(s, &out->pidfd);
+    result = out->pid < 0 ? -errno : -s->error;
+    out->step = s->step;
     as_close(&ends[1]);
     as_close(&ends[3]);
     if (result < 0) {
@@ -299,15 +299,22 @@ static int spawn_between(const as_command *command, char **words, as_child *out)
     return result;
 }
 
-int as_spawn(as_starts *starts, const as_command *command, as_child *out) {
+int as_spawn(as_starts *starts, const char *words, uint32_t programs, uint32_t arguments,
+             uint32_t variables, int stdin_fd, const char *cwd, const char *cgroup_procs,
+             int die_with_parent, as_child *out) {
+    start s = {.cwd = cwd,
+               .cgroup_procs = cgroup_procs,
+               .die_with_parent = die_with_parent,
+               .streams = {stdin_fd},
+               .parent = getpid(),
+               .step = AS_FORKING};
     *out = (as_child){.pidfd = -1, .step = AS_FORKING};
-    char **words = all_words(command);
-    if (!words) {
+    if (!list_all_words(&s, words, programs, arguments, variables)) {
         return -ENOMEM;
     }
     (void)pthread_rwlock_rdlock(&starts->lock);
-    int result = spawn_between(command, words, out);
+    int result = spawn_between(&s, out);
     (void)pthread_rwlock_unlock(&starts->lock);
-    free(words);
+    free(s.programs);
     return result;
 }

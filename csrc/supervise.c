@@ -19,6 +19,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -40,9 +41,13 @@ struct as_run {
     as_output output;
 
     /* All below belongs to the thread in as_run_supervise. */
-    as_job job;
+    as_rules rules;
+    int pid, pidfd;
+    int cgroup_fd, cancel_fd, signal_fd;
+    char run_id[AS_RUN_ID_LENGTH + 1];
+    int64_t deadline;
+    as_gate *gate;
     enum phase phase;
-    int pidfd;
     bool exited, has_permit, kill_now;
     as_tree tree;
     bool swept; /* the stop signal has been sent to the whole tree */
@@ -53,13 +58,16 @@ struct as_run {
 
 /* ---- a run's making and end ---- */
 
-as_run *as_run_new(as_pool *pool, const as_limits *limits) {
+as_run *as_run_new(const as_rules *rules, uint64_t key, int64_t flush_timeout) {
+    as_limits limits = {key, rules->max_line, rules->stall_timeout, flush_timeout};
+    as_pool *pool = key ? rules->pool : NULL;
     as_run *run = calloc(1, sizeof *run);
     if (!run) {
         return NULL;
     }
     run->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    int error = run->wake < 0 ? -errno : as_output_init(&run->output, pool, run, run->wake, limits);
+    int error = run->wake < 0 ? -errno
+                              : as_output_init(&run->output, pool, run, run->wake, &limits);
     if (error != 0) {
         as_close(&run->wake);
         free(run);
@@ -67,7 +75,8 @@ as_run *as_run_new(as_pool *pool, const as_limits *limits) {
         return NULL;
     }
     run->references = 1;
-    run->job.signal_fd = run->pidfd = -1;
+    run->rules = *rules;
+    run->signal_fd = run->pidfd = -1;
     return run;
 }
 
@@ -139,20 +148,16 @@ static void drain(as_run *run, int status, int64_t now) {
 static void stop(as_run *run, int status, int64_t now) {
     run->outcome.status = status;
     atomic_store(&run->state, AS_STOPPING);
-    as_signal_group(run->job.child.pid, run->pidfd, run->job.stop_signal);
-    as_signal_group(run->job.child.pid, run->pidfd,
-                    SIGCONT); /* a stopped process must get it too */
-    as_tree_begin(&run->tree, run->job.census, run->job.child.pid, run->pidfd, run->job.cgroup_fd,
-                  run->job.run_id);
-    set_phase(run, STOPPING, now, run->kill_now ? 0 : run->job.kill_delay);
+    as_signal_group(run->pid, run->pidfd, run->rules.stop_signal);
+    as_signal_group(run->pid, run->pidfd, SIGCONT); /* a stopped process must get it too */
+    as_tree_begin(&run->tree, run->rules.census, run->pid, run->pidfd, run->cgroup_fd, run->run_id);
+    set_phase(run, STOPPING, now, run->kill_now ? 0 : run->rules.kill_delay);
     run->next_sweep = as_after(now, GRACE);
     run->pause = GRACE;
 }
 
 static void kill_cgroup(const as_run *run) {
-    int fd = run->job.cgroup_fd < 0
-                 ? -1
-                 : openat(run->job.cgroup_fd, "cgroup.kill", O_WRONLY | O_CLOEXEC);
+    int fd = run->cgroup_fd < 0 ? -1 : openat(run->cgroup_fd, "cgroup.kill", O_WRONLY | O_CLOEXEC);
     if (fd >= 0) {
         ssize_t written = write(fd, "1", 1); /* Linux 5.14; the sweep kills them too */
         (void)written;
@@ -164,7 +169,7 @@ static void kill_cgroup(const as_run *run) {
    until SIGKILL. */
 static void sweep(as_run *run) {
     bool killing = run->phase == KILLING;
-    int signal = killing ? SIGKILL : run->swept ? 0 : run->job.stop_signal;
+    int signal = killing ? SIGKILL : run->swept ? 0 : run->rules.stop_signal;
     if (killing) {
         kill_cgroup(run);
     }
@@ -190,7 +195,7 @@ static void note_survivors(as_run *run) {
     as_outcome *out = &run->outcome;
     out->survivor_count = 0;
     if (!run->exited) {
-        out->survivors[out->survivor_count++] = run->job.child.pid;
+        out->survivors[out->survivor_count++] = run->pid;
     }
     for (size_t i = 0; i < run->tree.listed && out->survivor_count < AS_SURVIVORS; i++) {
         out->survivors[out->survivor_count++] = run->tree.members[i].pid;
@@ -212,23 +217,22 @@ static int64_t permit_deadline(const as_run *run) {
 
 static void give_permit_back(as_run *run, int64_t now) {
     if (as_due(permit_deadline(run), now)) {
-        as_gate_release(run->job.gate);
+        as_gate_release(run->gate);
         run->has_permit = false;
     }
 }
 
 /* What the time and the events so far demand. */
 static void step(as_run *run, int64_t now) {
-    const as_job *job = &run->job;
     int cancel = atomic_load(&run->cancel);
     run->kill_now = cancel == AS_CANCEL_KILL;
     if (run->phase == RUNNING) {
         if (run->exited) {
             as_output_look_for_hang_ups(&run->output);
-            set_phase(run, LINGERING, now, job->wait_delay);
+            set_phase(run, LINGERING, now, run->rules.wait_delay);
         } else if (cancel) {
             stop(run, AS_CANCELLED, now);
-        } else if (as_due(job->deadline, now)) {
+        } else if (as_due(run->deadline, now)) {
             stop(run, AS_TIMED_OUT, now);
         }
     }
@@ -237,7 +241,7 @@ static void step(as_run *run, int64_t now) {
             drain(run, AS_EXITED, now);
         } else if (cancel || as_due(run->phase_end, now)) {
             /* A script that starts has a copy of the pipes until its exec: it is not meant. */
-            as_starts_settle(job->starts);
+            as_starts_settle(run->rules.starts);
             as_output_look_for_hang_ups(&run->output);
             drain(run, as_output_no_writers(&run->output) ? AS_EXITED : AS_PIPES_OPEN, now);
         }
@@ -273,8 +277,8 @@ static nfds_t collect(const as_run *run, struct pollfd *fds) {
     fds[LEADER] = as_pollfd(run->exited ? -1 : run->pidfd, POLLIN);
     fds[WAKE] = as_pollfd(run->wake, POLLIN);
     bool may_cancel = run->phase == RUNNING || run->phase == LINGERING;
-    fds[CANCEL] = as_pollfd(may_cancel ? run->job.cancel_fd : -1, POLLIN);
-    fds[SIGNAL] = as_pollfd(run->job.signal_fd, POLLIN);
+    fds[CANCEL] = as_pollfd(may_cancel ? run->cancel_fd : -1, POLLIN);
+    fds[SIGNAL] = as_pollfd(run->signal_fd, POLLIN);
     nfds_t count = MEMBERS;
     for (size_t i = 0; i < run->tree.listed; i++) {
         if (run->tree.members[i].pidfd >= 0) { /* poll refuses more entries than RLIMIT_NOFILE */
@@ -288,7 +292,7 @@ static int64_t next_deadline(const as_run *run) {
     if (is_about_to_end(run)) {
         return 0;
     }
-    int64_t next = run->phase == RUNNING ? run->job.deadline : run->phase_end;
+    int64_t next = run->phase == RUNNING ? run->deadline : run->phase_end;
     next = as_earlier(next, as_earlier(run->next_sweep, permit_deadline(run)));
     return as_earlier(next, as_output_deadline(&run->output));
 }
@@ -363,7 +367,7 @@ static void reap(as_run *run) {
     /* glibc's waitid keeps the system call's fifth argument to itself. */
     while (syscall(SYS_waitid, P_PIDFD, run->pidfd, &info, WEXITED, &usage) < 0 && errno == EINTR) {
     }
-    if (info.si_pid == run->job.child.pid) {
+    if (info.si_pid == run->pid) {
         out->exit_known = 1;
         out->exit_code = info.si_code == CLD_EXITED ? info.si_status : -info.si_status;
         out->cpu_ns = (int64_t)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * AS_SECOND +
@@ -379,19 +383,23 @@ static void reap(as_run *run) {
     }
 }
 
-static void begin(as_run *run, const as_job *job) {
-    run->job = *job;
-    run->pidfd = job->child.pidfd;
-    as_output_begin(&run->output, job->log, job->child.stdout_fd, job->child.stderr_fd);
-    run->has_permit = job->gate != NULL;
-    run->began = as_monotonic();
-    set_phase(run, RUNNING, run->began, AS_FOREVER);
-}
-
-int as_run_supervise(as_run *run, const as_job *job, as_outcome *outcome) {
+int as_run_supervise(as_run *run, const as_child *child, as_logfile *log, as_gate *gate,
+                     const char *run_id, int cgroup_fd, int cancel_fd, int signal_fd,
+                     int64_t deadline, as_outcome *outcome) {
     struct pollfd fds[MEMBERS + AS_TREE_FDS];
     if (run->phase == NEW) {
-        begin(run, job);
+        run->pid = child->pid;
+        run->pidfd = child->pidfd;
+        run->cgroup_fd = cgroup_fd;
+        run->cancel_fd = cancel_fd;
+        run->signal_fd = signal_fd;
+        run->deadline = deadline;
+        memcpy(run->run_id, run_id, AS_RUN_ID_LENGTH);
+        as_output_begin(&run->output, log, child->stdout_fd, child->stderr_fd);
+        run->gate = gate;
+        run->has_permit = gate != NULL;
+        run->began = as_monotonic();
+        set_phase(run, RUNNING, run->began, AS_FOREVER);
     }
     while (step(run, as_monotonic()), run->phase != ENDED) {
         nfds_t count = collect(run, fds);
@@ -429,7 +437,7 @@ int as_run_finish(as_run *run, as_delivery *delivery) {
     }
     while (output->has_logger) {
         int64_t deadline;
-        struct pollfd fds[] = {as_pollfd(run->wake, POLLIN), as_pollfd(run->job.signal_fd, POLLIN)};
+        struct pollfd fds[] = {as_pollfd(run->wake, POLLIN), as_pollfd(run->signal_fd, POLLIN)};
         if (as_queue_delivered(&output->queue, &deadline)) {
             break;
         }

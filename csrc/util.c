@@ -88,12 +88,13 @@ int as_open_directory(const char *path) {
     return fd < 0 ? -errno : (int)fd;
 }
 
-int64_t as_directory_owner(const char *path) {
+int as_is_own_directory(const char *path) {
     struct stat status;
     int fd = as_open_directory(path);
-    int64_t owner = fd < 0 ? fd : fstat(fd, &status) < 0 ? -errno : (int64_t)status.st_uid;
+    bool own = fd >= 0 && fstat(fd, &status) == 0 &&
+               (status.st_uid == 0 || status.st_uid == geteuid());
     as_close(&fd);
-    return owner;
+    return own;
 }
 
 struct as_gate {

@@ -24,7 +24,7 @@ from typing import Any, Final
 
 import psleak
 
-from agentscripts import _native
+from agentscripts import _native, _supervised
 
 TRUE: Final = b"/bin/true"
 SHELL: Final = b"/bin/sh"
@@ -71,6 +71,19 @@ def deliver(pool: _native.Pool) -> None:
         batch.lines()
 
 
+def rules(pool: _native.Pool, census: _native.Census, starts: _native.Starts) -> _supervised.Rules:
+    return _supervised.Rules(
+        pool,
+        census,
+        starts,
+        max_line=65536,
+        stall_timeout=5.0,
+        wait_delay=5.0,
+        kill_delay=0.002,
+        stop_signal=signal.SIGHUP,
+    )
+
+
 def run(
     *words: bytes,
     deadline: int = -1,
@@ -80,26 +93,14 @@ def run(
 ) -> None:
     """A script's whole life."""
     log, census, starts = open_log(max_bytes), _native.Census(), _native.Starts()
-    gate, pool = _native.Gate(1), _native.Pool() if logger else None
-    thread = threading.Thread(target=deliver, args=(pool,), daemon=True) if pool else None
-    if thread:
-        thread.start()
+    gate, pool = _native.Gate(1), _native.Pool()
+    thread = threading.Thread(target=deliver, args=(pool,), daemon=True)
+    thread.start()
     gate.acquire(1.0)
-    one = _native.Supervised(pool, 1, 65536, 5.0, 5.0)
+    one = _supervised.Supervised(rules(pool, census, starts), int(logger), 5.0)
+    child = start(starts, SHELL, b"-c", *words)
     one.prepare(
-        child=start(starts, SHELL, b"-c", *words),
-        cancel_fd=-1,
-        cgroup_fd=-1,
-        signal_fd=-1,
-        stop_signal=signal.SIGHUP,
-        deadline=deadline,
-        wait_delay=5.0,
-        kill_delay=0.002,
-        run_id=RUN_ID,
-        log=log,
-        census=census,
-        starts=starts,
-        gate=gate,
+        child, log, gate, RUN_ID, cgroup_fd=-1, cancel_fd=-1, signal_fd=-1, deadline=deadline
     )
     if cancel:
         one.cancel(kill=True)
@@ -110,12 +111,11 @@ def run(
     one.tail()
     one.stderr()
     one.close()
-    if pool and thread:
-        pool.close()
-        thread.join()
-        # Python's join() comes back before the system's thread has ended.
-        while os.path.exists(f"/proc/self/task/{thread.native_id}"):
-            time.sleep(0.0005)
+    pool.close()
+    thread.join()
+    # Python's join() comes back before the system's thread has ended.
+    while os.path.exists(f"/proc/self/task/{thread.native_id}"):
+        time.sleep(0.0005)
     log.close()
     census.close()
 
@@ -129,9 +129,8 @@ def log_file() -> None:
 
 def directory() -> None:
     os.close(_native.open_plain_directory(str(BASE)))
-    _native.plain_directory_owner(str(BASE))
-    with contextlib.suppress(OSError):
-        _native.plain_directory_owner(str(BASE / "none"))
+    assert _native.is_plain_own_directory(str(BASE))
+    assert not _native.is_plain_own_directory(str(BASE / "none"))
 
 
 def environment() -> None:
@@ -181,7 +180,10 @@ def pool() -> None:
 
 
 def not_run() -> None:
-    _native.Supervised(None, 1, 65536, 5.0, 5.0).cancel(kill=False)
+    census = _native.Census()
+    shared = rules(_native.Pool(), census, _native.Starts())
+    _supervised.Supervised(shared, 0, 5.0).cancel(kill=False)
+    census.close()
 
 
 CASES: Final[dict[str, tuple[Callable[[], object], int]]] = {
@@ -215,7 +217,7 @@ def result_of(case: Callable[[], object], times: int, retries: int = 10) -> str:
 
 def main() -> None:
     core = _native.lib
-    recorder = _native.lib = Recorder(core)
+    recorder = _native.lib = _supervised.lib = Recorder(core)
     try:
         results = {name: result_of(case, times) for name, (case, times) in CASES.items()}
         leaks = {

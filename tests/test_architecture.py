@@ -25,6 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "_logs",
         "_model",
         "_schedule",
+        "_supervised",
         "_version",
         "_zones",
         "errors",
@@ -105,7 +106,7 @@ PURE = {
 IMPURE_MODULES = {"threading", "subprocess", "select", "socket", "time", "_thread"}
 # Only these may know of processes, threads or the core.
 ONLY = {
-    "agentscripts._core": {"_native"},
+    "agentscripts._core": {"_native", "_supervised"},
     "agentscripts._strings": {"_native"},
     "subprocess": {"_spawn"},
     "croniter": {"_cron"},

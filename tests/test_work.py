@@ -21,7 +21,7 @@ import pytest
 from conftest import MakeRunner
 from support import run_host
 
-from agentscripts import LogBatch, _native
+from agentscripts import LogBatch, _native, _supervised
 
 # A sanitizer's runtime makes system calls and allocates, too.
 pytestmark = [pytest.mark.slow, pytest.mark.memory]
@@ -184,6 +184,7 @@ def core(monkeypatch: pytest.MonkeyPatch) -> CountingLib:
     """Counts the calls into the core; it must come before the runner."""
     counting = CountingLib(_native.lib)
     monkeypatch.setattr(_native, "lib", counting)
+    monkeypatch.setattr(_supervised, "lib", counting)
     return counting
 
 

@@ -36,17 +36,13 @@ static inline child child_start_as(const char *script, const char *run_id, bool 
                         "AGENTSCRIPTS_RUN_ID=%s",
                         0, 0, 0, script, 0, 0, c.run_id);
     CHECK(size > 0 && (size_t)size < sizeof words);
-    as_command command = {.words = words,
-                          .program_count = 1,
-                          .argument_count = 3,
-                          .variable_count = marked ? 2 : 1,
-                          .stdin_fd = open("/dev/null", O_RDONLY | O_CLOEXEC),
-                          .cwd = "."};
     as_starts *starts = as_starts_new();
+    int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
     CHECK(starts);
-    CHECK_EQUAL(as_spawn(starts, &command, &c.process), 0);
+    CHECK_EQUAL(as_spawn(starts, words, 1, 3, marked ? 2 : 1, null, ".", NULL, false, &c.process),
+                0);
     as_starts_free(starts);
-    as_close(&command.stdin_fd);
+    as_close(&null);
     return c;
 }
 

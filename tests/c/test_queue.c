@@ -34,19 +34,16 @@ typedef struct {
     bool flushed;
 } bench;
 
-static as_limits limits_of(size_t max_line, int64_t stall_timeout) {
-    return (as_limits){.key = 7,
-                       .max_line = (int64_t)max_line,
-                       .stall_timeout = stall_timeout,
-                       .flush_timeout = 10 * AS_SECOND};
+static as_rules rules_of(as_pool *pool, size_t max_line, int64_t stall_timeout) {
+    return (as_rules){.pool = pool, .max_line = (int64_t)max_line, .stall_timeout = stall_timeout};
 }
 
 static bench make_bench(size_t max_line, int64_t stall_timeout) {
     bench b = {.pool = as_pool_new(), .max_line = max_line};
-    as_limits limits = limits_of(max_line, stall_timeout);
+    as_rules rules = rules_of(b.pool, max_line, stall_timeout);
     CHECK(b.pool);
     as_pool_close(b.pool);
-    b.run = as_run_new(b.pool, &limits);
+    b.run = as_run_new(&rules, 7, 10 * AS_SECOND);
     CHECK(b.run);
     b.queue = as_run_queue(b.run);
     return b;
@@ -667,8 +664,8 @@ static void abandon_with_batch_out(void) {
 /* L6: a run whose lines wait while other runs' are delivered is not given up for that. */
 static void held_up_by_others(void) {
     bench b = make_bench(100, AS_SECOND);
-    as_limits limits = limits_of(100, AS_SECOND);
-    as_run *other = as_run_new(b.pool, &limits);
+    as_rules rules = rules_of(b.pool, 100, AS_SECOND);
+    as_run *other = as_run_new(&rules, 7, 10 * AS_SECOND);
     as_queue *queue = as_run_queue(other);
     size_t room;
     int64_t deadline;
@@ -784,7 +781,7 @@ static void *consume_lanes(void *pool) {
     as_batch batch = {0};
     uint64_t seed = 1 + (uint64_t)(uintptr_t)&batch;
     while (as_pool_next(pool, &batch) == 0) {
-        lane *l = &lanes[batch.key];
+        lane *l = &lanes[batch.key - 1];
         CHECK_EQUAL(atomic_fetch_add(&l->busy, 1), 0);
         CHECK(!l->flushed);
         if (batch.lines > 0) {
@@ -809,14 +806,13 @@ static void many_runs(void) {
     CHECK(pool);
     for (int i = 0; i < RUNS; i++) {
         life l = {.seed = (uint64_t)i + 1};
-        as_limits limits = limits_of(i % 2 ? AS_BATCH_BYTES : 64, AS_FOREVER);
-        limits.key = (uint64_t)i;
-        limits.flush_timeout = AS_FOREVER;
+        as_rules rules = rules_of(pool, i % 2 ? AS_BATCH_BYTES : 64, AS_FOREVER);
         for (int stream = 0; stream < 2; stream++) {
             make_text(&l, stream, TEXT, 1 + check_random(&l.seed, 200));
         }
-        lanes[i] = (lane){
-            .run = as_run_new(pool, &limits), .seed = l.seed, .text = {l.text[0], l.text[1]}};
+        lanes[i] = (lane){.run = as_run_new(&rules, (uint64_t)i + 1, AS_FOREVER),
+                          .seed = l.seed,
+                          .text = {l.text[0], l.text[1]}};
         CHECK(lanes[i].run);
     }
     for (int i = 0; i < CONSUMERS; i++) {
@@ -871,8 +867,8 @@ static void abandon_at_any_point(void) {
         CHECK_EQUAL(pthread_create(&consumers[i], NULL, only_consume, pool), 0);
     }
     for (int round = 0; round < 1500; round++) {
-        as_limits limits = limits_of(100, AS_SECOND);
-        as_run *run = as_run_new(pool, &limits);
+        as_rules rules = rules_of(pool, 100, AS_SECOND);
+        as_run *run = as_run_new(&rules, 7, 10 * AS_SECOND);
         CHECK(run);
         for (int i = 0; i < COMMITS; i++) {
             size_t room;

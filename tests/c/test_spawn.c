@@ -4,12 +4,24 @@
 #include <sys/resource.h>
 #include <sys/syscall.h>
 
-static as_command command_of(const char *words, uint32_t programs, uint32_t arguments) {
-    return (as_command){.words = words,
-                        .program_count = programs,
-                        .argument_count = arguments,
-                        .stdin_fd = open("/dev/null", O_RDONLY | O_CLOEXEC),
-                        .cwd = "/"};
+typedef struct {
+    const char *words;
+    uint32_t programs, arguments;
+    int stdin_fd;
+    const char *cwd, *cgroup_procs;
+} command;
+
+static command command_of(const char *words, uint32_t programs, uint32_t arguments) {
+    return (command){.words = words,
+                     .programs = programs,
+                     .arguments = arguments,
+                     .stdin_fd = open("/dev/null", O_RDONLY | O_CLOEXEC),
+                     .cwd = "/"};
+}
+
+static int spawn(as_starts *starts, const command *it, as_child *out) {
+    return as_spawn(starts, it->words, it->programs, it->arguments, 0, it->stdin_fd, it->cwd,
+                    it->cgroup_procs, false, out);
 }
 
 /* What a script prints, up to its end. */
@@ -72,20 +84,20 @@ static void paths(void) {
     char text[100];
     child c = {0};
     as_starts *starts = as_starts_new();
-    as_command command = command_of(
-        "/nowhere/cat\0/etc/passwd/cat\0/bin/cat\0name\0/proc/self/cmdline", 3, 2);
-    CHECK_EQUAL(as_spawn(starts, &command, &c.process), 0);
+    command it = command_of("/nowhere/cat\0/etc/passwd/cat\0/bin/cat\0name\0/proc/self/cmdline", 3,
+                            2);
+    CHECK_EQUAL(spawn(starts, &it, &c.process), 0);
     size_t size = output_of(&c, text, sizeof text);
     CHECK_BYTES(text, size, "name\0/proc/self/cmdline", 24);
-    as_close(&command.stdin_fd);
+    as_close(&it.stdin_fd);
     as_starts_free(starts);
 }
 
-static void check_failure(const as_command *command, int error, int step) {
+static void check_failure(const command *it, int error, int step) {
     as_starts *starts = as_starts_new();
     as_child out;
     int before = dup(0);
-    CHECK_EQUAL(as_spawn(starts, command, &out), -error);
+    CHECK_EQUAL(spawn(starts, it, &out), -error);
     CHECK_EQUAL(out.step, step);
     CHECK_EQUAL(waitpid(-1, NULL, WNOHANG), -1);
     int after = dup(0);
@@ -97,23 +109,23 @@ static void check_failure(const as_command *command, int error, int step) {
 
 /* R6, K2: a failure is an errno and a step, and leaves neither a child nor a descriptor. */
 static void failures(void) {
-    as_command command = command_of("/nowhere/program\0name", 1, 1);
-    check_failure(&command, ENOENT, AS_EXECUTING);
-    command.words = "/etc/passwd\0/nowhere\0name";
-    command.program_count = 2;
-    check_failure(&command, EACCES, AS_EXECUTING); /* says more than that the last one is missing */
-    command.cwd = "/nowhere";
-    check_failure(&command, ENOENT, AS_ENTERING);
-    command.cgroup_procs = "/nowhere/cgroup.procs";
-    check_failure(&command, ENOENT, AS_JOINING);
-    as_close(&command.stdin_fd);
-    command.cgroup_procs = NULL;
-    check_failure(&command, EBADF, AS_FORKING);
+    command it = command_of("/nowhere/program\0name", 1, 1);
+    check_failure(&it, ENOENT, AS_EXECUTING);
+    it.words = "/etc/passwd\0/nowhere\0name";
+    it.programs = 2;
+    check_failure(&it, EACCES, AS_EXECUTING); /* says more than that the last one is missing */
+    it.cwd = "/nowhere";
+    check_failure(&it, ENOENT, AS_ENTERING);
+    it.cgroup_procs = "/nowhere/cgroup.procs";
+    check_failure(&it, ENOENT, AS_JOINING);
+    as_close(&it.stdin_fd);
+    it.cgroup_procs = NULL;
+    check_failure(&it, EBADF, AS_FORKING);
 }
 
 /* R3: wherever descriptors run out. */
 static void no_descriptors(void) {
-    as_command command = command_of("/bin/true\0true", 1, 1);
+    command it = command_of("/bin/true\0true", 1, 1);
     as_starts *starts = as_starts_new();
     as_child out = {0};
     struct rlimit old, few;
@@ -124,7 +136,7 @@ static void no_descriptors(void) {
     for (; result < 0; spare++) {
         few.rlim_cur = (rlim_t)(next + spare);
         CHECK_EQUAL(setrlimit(RLIMIT_NOFILE, &few), 0);
-        result = as_spawn(starts, &command, &out);
+        result = spawn(starts, &it, &out);
         CHECK_EQUAL(setrlimit(RLIMIT_NOFILE, &old), 0);
         CHECK(result == 0 || result == -EMFILE);
         int after = dup(0);
@@ -134,7 +146,7 @@ static void no_descriptors(void) {
     CHECK_EQUAL(spare, 6); /* four ends and a pidfd */
     child c = {.process = out};
     child_end(&c);
-    as_close(&command.stdin_fd);
+    as_close(&it.stdin_fd);
     as_starts_free(starts);
 }
 
@@ -148,17 +160,17 @@ typedef struct {
 } crowd;
 
 static void *start_often(void *crowd_pointer) {
-    crowd *it = crowd_pointer;
-    as_command command = command_of("/bin/sh\0sh\0-c\0echo hello", 1, 3);
+    crowd *all = crowd_pointer;
+    command it = command_of("/bin/sh\0sh\0-c\0echo hello", 1, 3);
     for (int i = 0; i < STARTS; i++) {
         char text[16];
         child c = {0};
-        CHECK_EQUAL(as_spawn(it->starts, &command, &c.process), 0);
+        CHECK_EQUAL(spawn(all->starts, &it, &c.process), 0);
         size_t size = output_of(&c, text, sizeof text);
         CHECK_BYTES(text, size, "hello\n", 6);
     }
-    as_close(&command.stdin_fd);
-    atomic_fetch_sub(&it->left, 1);
+    as_close(&it.stdin_fd);
+    atomic_fetch_sub(&all->left, 1);
     return NULL;
 }
 

@@ -17,7 +17,10 @@ typedef struct {
     as_logfile *log;
     as_census *census;
     as_run *run;
-    as_job job;
+    as_rules rules;
+    as_gate *gate;
+    int cancel_fd, cgroup_fd, signal_fd;
+    int64_t deadline;
     as_outcome outcome;
     as_delivery delivery;
     int interrupted;
@@ -48,29 +51,37 @@ static void make_log(show *s) {
 }
 
 static void prepare(show *s, const char *script, bool with_logger) {
-    as_limits limits = {
-        .key = 1, .max_line = 1000, .stall_timeout = AS_FOREVER, .flush_timeout = AS_FOREVER};
-    *s = (show){.census = as_census_new(), .pool = with_logger ? as_pool_new() : NULL};
+    *s = (show){.census = as_census_new(),
+                .pool = with_logger ? as_pool_new() : NULL,
+                .cancel_fd = -1,
+                .cgroup_fd = -1,
+                .signal_fd = -1,
+                .deadline = AS_FOREVER};
     make_log(s);
-    s->run = as_run_new(s->pool, &limits);
+    s->rules = (as_rules){.pool = s->pool,
+                          .census = s->census,
+                          .max_line = 1000,
+                          .stall_timeout = AS_FOREVER,
+                          .wait_delay = AS_FOREVER,
+                          .kill_delay = AS_FOREVER,
+                          .stop_signal = SIGHUP};
+    s->run = as_run_new(&s->rules, with_logger, AS_FOREVER);
     CHECK(s->run && s->census);
     s->script = child_start(script);
-    s->job = (as_job){.child = s->script.process,
-                      .cancel_fd = -1,
-                      .cgroup_fd = -1,
-                      .signal_fd = -1,
-                      .stop_signal = SIGHUP,
-                      .deadline = AS_FOREVER,
-                      .wait_delay = AS_FOREVER,
-                      .kill_delay = AS_FOREVER,
-                      .run_id = s->script.run_id,
-                      .log = s->log,
-                      .census = s->census};
+}
+
+/* After a change of the rules. */
+static void renew(show *s, int64_t flush_timeout) {
+    as_run_free(s->run);
+    s->run = as_run_new(&s->rules, s->pool != NULL, flush_timeout);
+    CHECK(s->run);
 }
 
 static void supervise(show *s) {
     int result;
-    while ((result = as_run_supervise(s->run, &s->job, &s->outcome)) == AS_INTERRUPTED) {
+    while ((result = as_run_supervise(s->run, &s->script.process, s->log, s->gate, s->script.run_id,
+                                      s->cgroup_fd, s->cancel_fd, s->signal_fd, s->deadline,
+                                      &s->outcome)) == AS_INTERRUPTED) {
         s->interrupted++;
     }
     CHECK_EQUAL(result, 0);
@@ -184,7 +195,7 @@ static void log_fails(void) {
     CHECK_EQUAL(pipe2(ends, O_CLOEXEC), 0);
     (void)close(ends[0]);
     as_logfile_free(s.log);
-    s.job.log = s.log = as_logfile_new(ends[1], -1, "", AS_FOREVER, 1, 1000);
+    s.log = as_logfile_new(ends[1], -1, "", AS_FOREVER, 1, 1000);
     supervise(&s);
     finish(&s);
     CHECK_EQUAL(s.outcome.log_errno, EPIPE);
@@ -217,7 +228,7 @@ static void log_is_full(void) {
     prepare(&s, "head -c 1000000 /dev/zero; echo end", false);
     CHECK_EQUAL(pipe2(ends, O_CLOEXEC), 0);
     as_logfile_free(s.log);
-    s.job.log = s.log = as_logfile_new(ends[1], -1, "", AS_FOREVER, 1, 1000);
+    s.log = as_logfile_new(ends[1], -1, "", AS_FOREVER, 1, 1000);
     drain.fd = ends[0];
     CHECK_EQUAL(pthread_create(&reader, NULL, drain_pipe, &drain), 0);
     supervise(&s);
@@ -236,7 +247,8 @@ static void no_wait_delay(void) {
     for (int i = 0; i < 100; i++) {
         show s;
         prepare(&s, "exit 0", false);
-        s.job.wait_delay = 0;
+        s.rules.wait_delay = 0;
+        renew(&s, AS_FOREVER);
         supervise(&s);
         CHECK_EQUAL(s.outcome.status, AS_EXITED);
         finish(&s);
@@ -253,7 +265,8 @@ static void ignored_sigchld(void) {
     while (kill(s.script.process.pid, 0) == 0) {
         (void)sched_yield();
     }
-    s.job.wait_delay = 0;
+    s.rules.wait_delay = 0;
+    renew(&s, AS_FOREVER);
     supervise(&s);
     CHECK_EQUAL(s.outcome.status, AS_EXITED);
     CHECK(!s.outcome.exit_known || s.outcome.exit_code == 3); /* Linux 6.15 keeps it */
@@ -262,7 +275,7 @@ static void ignored_sigchld(void) {
     end_show(&s);
 
     prepare(&s, "read x; exit 3", false);
-    s.job.deadline = as_monotonic() + 60 * AS_SECOND;
+    s.deadline = as_monotonic() + 60 * AS_SECOND;
     supervise(&s);
     CHECK_EQUAL(s.outcome.status, AS_EXITED);
     CHECK_EQUAL(s.outcome.reaped, 1);
@@ -296,8 +309,9 @@ static void reaped_during_a_sweep(void) {
         prepare(&s, "trap 'exit 3' HUP; while :; do sleep 0.005; done", false);
         reaping r = {s.script.process.pid, i * 10000};
         CHECK_EQUAL(pthread_create(&host, NULL, reap_soon, &r), 0);
-        s.job.deadline = as_monotonic() + 10 * AS_MILLISECOND;
-        s.job.kill_delay = 600 * AS_SECOND;
+        s.deadline = as_monotonic() + 10 * AS_MILLISECOND;
+        s.rules.kill_delay = 600 * AS_SECOND;
+        renew(&s, AS_FOREVER);
         supervise(&s);
         finish(&s);
         CHECK_EQUAL(pthread_join(host, NULL), 0);
@@ -312,11 +326,11 @@ static void reaped_during_a_sweep(void) {
 static void deadline(void) {
     show s;
     prepare(&s, "trap 'echo bye; exit 5' HUP; echo $$; while :; do sleep 0.01; done", false);
-    s.job.deadline = as_monotonic() + 200 * AS_MILLISECOND;
+    s.deadline = as_monotonic() + 200 * AS_MILLISECOND;
     supervise(&s);
     finish(&s);
     CHECK_EQUAL(s.outcome.status, AS_TIMED_OUT);
-    CHECK(s.outcome.ended >= s.job.deadline);
+    CHECK(s.outcome.ended >= s.deadline);
     if (s.outcome.exit_code !=
         -SIGHUP) { /* so it is on a machine too busy to set the trap in time */
         CHECK_EQUAL(s.outcome.exit_code, 5);
@@ -329,7 +343,7 @@ static void deadline(void) {
 static void past_deadline(void) {
     show s;
     prepare(&s, "kill -STOP $$; exec sleep 600", false);
-    s.job.deadline = 0;
+    s.deadline = 0;
     supervise(&s);
     finish(&s);
     CHECK_EQUAL(s.outcome.status, AS_TIMED_OUT);
@@ -387,7 +401,8 @@ static void cancel(void) {
 static void stubborn_child(void) {
     show s;
     prepare(&s, "trap '' HUP TERM; setsid sh -c 'echo $$; exec sleep 600' & exec sleep 600", false);
-    s.job.kill_delay = 50 * AS_MILLISECOND;
+    s.rules.kill_delay = 50 * AS_MILLISECOND;
+    renew(&s, AS_FOREVER);
     supervise_and_cancel(&s, AS_CANCEL_STOP);
     CHECK_EQUAL(s.outcome.exit_code, -SIGKILL);
     CHECK(child_is_gone(logged_number(&s)));
@@ -414,7 +429,7 @@ static void cancel_descriptor(void) {
     prepare(&s, "exec sleep 600", false);
     CHECK_EQUAL(pipe2(ends, O_CLOEXEC), 0);
     CHECK_EQUAL(write(ends[1], "x", 1), 1);
-    s.job.cancel_fd = ends[0];
+    s.cancel_fd = ends[0];
     supervise(&s);
     CHECK_EQUAL(s.outcome.status, AS_CANCELLED);
     CHECK_EQUAL(s.outcome.exit_code, -SIGHUP);
@@ -471,8 +486,9 @@ static void cancel_without_descriptors(void) {
 static void pipes_open(void) {
     show s;
     prepare(&s, "sleep 600 & echo $!", true);
-    s.job.wait_delay = 50 * AS_MILLISECOND;
-    s.job.deadline = as_monotonic() + 600 * AS_SECOND;
+    s.rules.wait_delay = 50 * AS_MILLISECOND;
+    renew(&s, AS_FOREVER);
+    s.deadline = as_monotonic() + 600 * AS_SECOND;
     supervise(&s);
     CHECK_EQUAL(s.outcome.status, AS_PIPES_OPEN);
     CHECK_EQUAL(s.outcome.exit_code, 0);
@@ -501,7 +517,8 @@ static void redirected(void) {
 static void endless_writer(void) {
     show s;
     prepare(&s, "echo $$; (exec yes) & exit 0", false);
-    s.job.wait_delay = 20 * AS_MILLISECOND;
+    s.rules.wait_delay = 20 * AS_MILLISECOND;
+    renew(&s, AS_FOREVER);
     supervise(&s);
     CHECK_EQUAL(s.outcome.status, AS_PIPES_OPEN);
     finish(&s); /* closes the pipes: the next write ends the writer */
@@ -551,7 +568,7 @@ static void permits(void) {
         as_gate *gate = as_gate_new(1);
         CHECK_EQUAL(as_gate_acquire(gate, 0), 0);
         prepare(&s, quick ? "exit 0" : "exec sleep 0.1", false);
-        s.job.gate = gate;
+        s.gate = gate;
         if (quick) {
             child_wait_gone(s.script.process.pid);
         }
@@ -570,7 +587,7 @@ static void permit_of_open_pipes(void) {
     as_gate *gate = as_gate_new(1);
     CHECK_EQUAL(as_gate_acquire(gate, 0), 0);
     prepare(&s, "sleep 0.1 & exit 0", false);
-    s.job.gate = gate;
+    s.gate = gate;
     child_wait_gone(s.script.process.pid);
     supervise(&s);
     CHECK_EQUAL(s.outcome.status, AS_EXITED);
@@ -583,7 +600,7 @@ static void permit_of_open_pipes(void) {
 
 static void *serve_with_permit(void *show_pointer) {
     show *s = show_pointer;
-    CHECK_EQUAL(as_gate_acquire(s->job.gate, 30 * AS_SECOND), 0);
+    CHECK_EQUAL(as_gate_acquire(s->gate, 30 * AS_SECOND), 0);
     return serve(s);
 }
 
@@ -593,7 +610,7 @@ static void permit_of_slow_logger(void) {
     as_gate *gate = as_gate_new(1);
     CHECK_EQUAL(as_gate_acquire(gate, 0), 0);
     prepare(&s, "echo one", true);
-    s.job.gate = gate;
+    s.gate = gate;
     supervise(&s);
     CHECK_EQUAL(pthread_create(&s.logger, NULL, serve_with_permit, &s), 0);
     while (as_run_finish(s.run, &s.delivery) == AS_INTERRUPTED) {
@@ -612,14 +629,9 @@ static void stuck_logger(void) {
     show s;
     as_batch held = {0};
     prepare(&s, "echo first; exec yes", true);
-    as_run_free(s.run);
-    as_limits limits = {.key = 1,
-                        .max_line = 1000,
-                        .stall_timeout = 20 * AS_MILLISECOND,
-                        .flush_timeout = 20 * AS_MILLISECOND};
-    s.run = as_run_new(s.pool, &limits);
-    CHECK(s.run);
-    s.job.deadline = as_monotonic() + 300 * AS_MILLISECOND;
+    s.rules.stall_timeout = 20 * AS_MILLISECOND;
+    renew(&s, 20 * AS_MILLISECOND);
+    s.deadline = as_monotonic() + 300 * AS_MILLISECOND;
     supervise(&s);
     CHECK_EQUAL(as_pool_next(s.pool, &held), 0);
     CHECK_EQUAL(as_run_finish(s.run, &s.delivery), 0);

@@ -92,11 +92,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     size_t most = 1 + fuzz_byte(&input) * (size_t)64;
     unsigned appetite = fuzz_byte(&input) % 8; /* batches taken after each read, at most */
     check_buffer output = fuzz_output(&input), written[2] = {0};
-    as_limits limits = {7, max_line, 3600 * AS_SECOND, 3600 * AS_SECOND};
     consumer c = {.pool = as_pool_new()};
+    as_rules rules = {.pool = c.pool, .max_line = max_line, .stall_timeout = 3600 * AS_SECOND};
     CHECK(c.pool);
     as_pool_close(c.pool);
-    c.run = as_run_new(c.pool, &limits);
+    c.run = as_run_new(&rules, 7, 3600 * AS_SECOND);
     CHECK(c.run);
     bool dropped = false;
     for (size_t done = 0; done < output.size;) {
