@@ -56,9 +56,10 @@ class Dispatch:
         self._on_end = on_end
         self._order: Order[Execution, Dispatch] = context.order
         self._lock = threading.Lock()  # guards all below
-        self._waiting = set(executions)
+        at_once = self._order.never_waits  # as in most runners
+        self._waiting = set(() if at_once else executions)
         self._again: list[tuple[float, str, Execution]] = []  # a heap: when, of those that wait
-        self._pending: collections.deque[Execution] = collections.deque()
+        self._pending = collections.deque(executions if at_once else ())
         self._cancelled: list[Execution] = []  # those that wait are yet to be ended
         self._left = len(executions)
         self._wake = -1
@@ -159,7 +160,8 @@ class Dispatch:
 
     def run(self) -> None:
         """Perform all runs."""
-        self._begin()
+        if self._waiting:
+            self._begin()
         if len(self.executions) == 1 and (execution := self._take()) is not None:
             # A lone script needs no other thread: to hand it over takes a tenth of its time.
             self._perform(execution, permit=False)

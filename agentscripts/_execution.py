@@ -289,6 +289,8 @@ class Execution:
 
     def _plan_retry(self, started: Started, status: RunStatus, reason: str) -> bool:
         """Decide whether there is another attempt, and tell the script's log."""
+        if not self.script.retries:
+            return False
         delay = delay_before_next(self.script, self.attempt, status, _chance)
         if delay is None or self.cancelled or self._limits.over() is not None:
             return False

@@ -62,6 +62,11 @@ class Order(Generic[Key, Call]):
         self._running: dict[str, set[_Node[Key, Call]]] = collections.defaultdict(set)
         self._last: dict[str, RunStatus] = {}
 
+    @property
+    def never_waits(self) -> bool:
+        """Whether no script depends on another: then no run need begin here."""
+        return not self._wanted
+
     def begin(
         self, call: Call, runs: Sequence[tuple[Key, Script]], *, alone: bool
     ) -> tuple[list[Verdict[Key, Call]], list[str]]:
@@ -69,8 +74,6 @@ class Order(Generic[Key, Call]):
 
         alone: only dependencies inside the call count.
         """
-        if not self._wanted:  # most runners have no dependencies
-            return [Verdict(run, call) for run, _ in runs], []
         verdicts: list[Verdict[Key, Call]] = []
         warnings: list[str] = []
         inside: dict[str, list[_Node[Key, Call]]] = collections.defaultdict(list)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from agentscripts._command import Command
-from agentscripts._native import Child, Starts, code_environment
+from agentscripts._native import Starts, code_environment
 
 __all__ = ["Process", "Spawner"]
 
@@ -76,21 +77,19 @@ class Process(subprocess.Popen[bytes]):
     not overlap, and leaves ignored and blocked signals to the child.
     """
 
-    child: Child
+    # What Popen.__init__ makes of its 25 options takes longer than all else here; so this is what
+    # its methods read.
+    stdin = stdout = stderr = None
+    encoding = errors = None
+    text_mode = None
+    _input = None
+    _communication_started = False
+    _sigint_wait_secs = 0.25
 
     def __init__(self, command: Command, words: _Words) -> None:
-        self._command = command
-        self._words = words
-        super().__init__(command.argv)
-        del self._command, self._words
-
-    def _get_handles(self, *_: Any, **__: Any) -> tuple[int, ...]:
-        """Make no pipes: the core does."""
-        return (-1,) * 6
-
-    def _execute_child(self, *_: Any, **__: Any) -> None:
-        """Do what ``Popen.__init__`` asks for last."""
-        command, words = self._command, self._words
+        self.args = command.argv
+        self.returncode = None
+        self._waitpid_lock = threading.Lock()
         sys.audit("subprocess.Popen", command.argv[0], command.argv, words.cwd, command.env)
         programs = _programs(words.argv[0], command.env)
         self.child = _STARTS.spawn(programs, *words)

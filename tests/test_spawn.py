@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import signal
+import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -145,6 +146,37 @@ runner.execute()
 runner.close()
 """
     assert run_host(tmp_path, program) == ["line 0", "line 1", "line 2"]
+
+
+def test_it_is_a_popen(spawner: Spawner) -> None:
+    """R4: whoever meets it in a debugger finds what he knows; its methods do what they say."""
+    process = start(spawner, "sleep", "60")
+    assert process.poll() is None
+    assert process.args == ("sleep", "60")
+    assert not process.universal_newlines
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.001)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.communicate(timeout=0.001)
+    process.terminate()
+    with process:
+        assert process.communicate() == (None, None)
+    assert process.returncode == -signal.SIGTERM
+    assert "-15 args: ('sleep', '60')" in repr(process)
+    end(process)
+
+
+def test_one_that_is_forgotten(spawner: Spawner) -> None:
+    """K6: what nobody waited for is said so, and waited for at the next ``Popen``."""
+    process = start(spawner, "true")
+    pid, child = process.pid, process.child
+    with pytest.warns(ResourceWarning, match=f"subprocess {pid} is still running"):
+        del process
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    subprocess.run(["true"], check=True)
+    assert pid not in children()
+    for fd in (child.stdout_fd, child.stderr_fd, child.pidfd):
+        os.close(fd)
 
 
 # ---- what fails ----
