@@ -168,10 +168,11 @@ def test_it_is_a_popen(spawner: Spawner) -> None:
 
 def test_one_that_is_forgotten(spawner: Spawner) -> None:
     """K6: what nobody waited for is said so, and waited for at the next ``Popen``."""
-    process = start(spawner, "true")
+    process = start(spawner, "sleep", "60")
     pid, child = process.pid, process.child
     with pytest.warns(ResourceWarning, match=f"subprocess {pid} is still running"):
         del process
+    os.kill(pid, signal.SIGKILL)
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     subprocess.run(["true"], check=True)
     assert pid not in children()
