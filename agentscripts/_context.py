@@ -26,7 +26,7 @@ from agentscripts._spawn import Spawner
 from agentscripts._supervised import Rules
 from agentscripts._text import escape
 
-__all__ = ["Context"]
+__all__ = ["Context", "Place"]
 
 _GRACE: Final = 1.0  # seconds
 

@@ -17,7 +17,7 @@ from agentscripts._context import Context
 from agentscripts._delivery import Turn
 from agentscripts._launch import CANCELLED, EXHAUSTED, CallLimits, Launch, Started
 from agentscripts._model import Run, RunState, RunStatus, Script, Stage
-from agentscripts._outcome import exit_text, status_and_reason
+from agentscripts._outcome import status_and_reason
 from agentscripts._process import describe, pipe_holders
 from agentscripts._result import RunResult, make_result
 from agentscripts._retry import added_up, delay_before_next
@@ -66,6 +66,7 @@ class Execution:
         self._context = context
         self._limits = limits
         self._scheduled_at = scheduled_at
+        self._place = context.places[script.id]
         self._before: RunResult | None = None  # of the attempts so far
         self._first: tuple[int, float] | None = None  # when the first one began, as in Started
         self._sending = Turn()
@@ -202,6 +203,7 @@ class Execution:
         return Launch(
             self._context,
             self.script,
+            self._place,
             self.run_id,
             self._limits,
             self._scheduled_at,
@@ -219,7 +221,7 @@ class Execution:
             self._context.log(
                 logging.WARNING,
                 'log file %s of script "%s" cannot be written: %s',
-                self._context.places[self.script.id].log_path,
+                self._place.log_path,
                 self.script.label,
                 error,
             )
@@ -236,7 +238,7 @@ class Execution:
         flush = self._context.options.flush_timeout
         core, error = self._note(launch, f"not started: {reason}", flush)
         self._deliver(launch, core)
-        path = self._context.places[self.script.id].log_path
+        path = self._place.log_path
         self.set_unstarted(RunStatus.SKIPPED, reason, log_path=path, log_error=error)
 
     def _which(self) -> str:
@@ -337,7 +339,7 @@ class Execution:
             output_bytes=outcome.output_bytes,
             lines=lines,
             lines_dropped=dropped,
-            log_path=self._context.places[self.script.id].log_path,
+            log_path=self._place.log_path,
             log_error=outcome.log_error,
             survivors=outcome.survivors,
             tail=started.core.tail() if outcome.output_bytes else (),
@@ -372,7 +374,7 @@ class Execution:
             logging.INFO if result.ok else logging.WARNING,
             'run agent script "%s": %s (%s after %.3f s)',
             self.script.label,
-            result.reason or exit_text(result.exit_code),
+            result.reason or "exit status 0",
             result.status,
             result.duration,
         )

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from agentscripts._cancel import CancelToken
 from agentscripts._command import script_environment
-from agentscripts._context import Context
+from agentscripts._context import Context, Place
 from agentscripts._delivery import Turn
 from agentscripts._lifecycle import WaitGroup
 from agentscripts._logs import DISCARD
@@ -97,6 +97,7 @@ class Launch:
         self,
         context: Context,
         script: Script,
+        place: Place,
         run_id: str,
         limits: CallLimits,
         scheduled_at: datetime | None,
@@ -107,6 +108,7 @@ class Launch:
         self._context = context
         self._turn = turn  # of the logger, which what is left of an attempt before may still hold
         self._script = script
+        self._place = place
         self._run_id = run_id
         self._limits = limits
         self._scheduled_at = scheduled_at
@@ -116,7 +118,6 @@ class Launch:
         self._cleanup: tuple[Path, ...] = ()
         self._cgroup: Path | None = None
         self._cgroup_fd = -1
-        self._place = context.places[script.id]
 
     def start(self, *, permit: bool) -> Started:
         """Start the process, ready to be supervised.

@@ -8,12 +8,15 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from agentscripts._command import Command
-from agentscripts._native import Starts, code_environment
+from agentscripts._native import Child, Starts, code_environment
 
 __all__ = ["Process", "Spawner"]
+
+# What the script gets is UTF-8, as in its file, whatever the host's locale is.
+_CODE: Final = "utf-8", "surrogateescape"
 
 _STARTS: Final = Starts()
 os.register_at_fork(
@@ -45,29 +48,24 @@ class Spawner:
         Raises ``OSError``, or ``ValueError`` or ``TypeError`` for words that no program can get;
         then nothing was started and nothing is open.
         """
-        argv = [_code_argument(number, word) for number, word in enumerate(command.argv)]
-        procs = _encode(str(cgroup / "cgroup.procs")) if cgroup else None
+        argv = [str.encode(word, *_CODE) for word in command.argv]
+        for number, word in enumerate(argv):
+            if b"\0" in word:
+                raise ValueError(f"argument {number} of the command holds a NUL")
         env = dict(command.env)  # which another thread may change
-        words = _Words(
+        variables = code_environment(env, base)
+        sys.audit("subprocess.Popen", command.argv[0], command.argv, cwd, command.env)
+        child = _STARTS.spawn(
+            _programs(argv[0], env),
             argv,
-            code_environment(env, base),
+            variables,
             len(env),
-            _encode(cwd),
-            procs,
+            cwd.encode(*_CODE),
+            str(cgroup / "cgroup.procs").encode(*_CODE) if cgroup else None,
             self._stdin,
             self._die_with_parent,
         )
-        return Process(command, words)
-
-
-class _Words(NamedTuple):
-    argv: Sequence[bytes]
-    variables: bytes
-    variable_count: int
-    cwd: bytes
-    cgroup_procs: bytes | None
-    stdin: int
-    die_with_parent: bool
+        return Process(command.argv, child)
 
 
 class Process(subprocess.Popen[bytes]):
@@ -86,14 +84,12 @@ class Process(subprocess.Popen[bytes]):
     _communication_started = False
     _sigint_wait_secs = 0.25
 
-    def __init__(self, command: Command, words: _Words) -> None:
-        self.args = command.argv
+    def __init__(self, argv: Sequence[str], child: Child) -> None:
+        self.args = argv
+        self.child = child
+        self.pid = child.pid
         self.returncode = None
         self._waitpid_lock = threading.Lock()
-        sys.audit("subprocess.Popen", command.argv[0], command.argv, words.cwd, command.env)
-        programs = _programs(words.argv[0], command.env)
-        self.child = _STARTS.spawn(programs, *words)
-        self.pid = self.child.pid
         self._child_created = True
 
 
@@ -101,15 +97,4 @@ def _programs(name: bytes, env: Mapping[str, str]) -> Sequence[bytes]:
     """Return the paths that ``execvpe`` would try."""
     if b"/" in name:
         return (name,)
-    return [os.path.join(_encode(entry), name) for entry in os.get_exec_path(env)]
-
-
-def _encode(text: str) -> bytes:
-    """Return what the script gets: UTF-8, as in its file, whatever the host's locale is."""
-    return text.encode("utf-8", "surrogateescape")
-
-
-def _code_argument(number: int, word: str) -> bytes:
-    if "\0" in word:
-        raise ValueError(f"argument {number} of the command holds a NUL")
-    return _encode(word)
+    return [os.path.join(entry.encode(*_CODE), name) for entry in os.get_exec_path(env)]
