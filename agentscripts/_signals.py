@@ -91,10 +91,11 @@ class _Deferral:
     def begin(self) -> None:
         """Stand in for the host's handlers."""
         try:
+            # First: what is noted has to be in the pipe, too, or nothing would look for it.
+            self._host_fd = set_wakeup_fd(self.pipe.write_fd, warn_on_full_buffer=False)
             for number in compress(_SIGNALS, map(callable, map(getsignal, _SIGNALS))):
                 self._handlers[number] = getsignal(number)
                 set_handler(number, self._note)
-            self._host_fd = set_wakeup_fd(self.pipe.write_fd, warn_on_full_buffer=False)
         except BaseException:
             self.end()
             raise
@@ -248,7 +249,9 @@ class DeferredSignals:
     @property
     def fd(self) -> int:
         """Readable when ``check`` has something to do; -1 in the call's other threads: never."""
-        return self._deferral.pipe.read_fd if self._deferral and self._is_own_thread() else -1
+        if self._deferral and threading.current_thread() is self._thread:
+            return self._deferral.pipe.read_fd
+        return -1
 
     @property
     def interrupts(self) -> int:
@@ -276,11 +279,8 @@ class DeferredSignals:
 
     def check(self) -> None:
         """Call the handlers of the signals that came; in the call's other threads: nothing."""
-        if self._deferral and self._is_own_thread():
+        if self._deferral and threading.current_thread() is self._thread:
             self._deferral.check()
-
-    def _is_own_thread(self) -> bool:
-        return threading.current_thread() is self._thread
 
 
 def _ignore(second: bool) -> None:

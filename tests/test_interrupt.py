@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType, SimpleNamespace
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 from conftest import MakeRunner
@@ -23,6 +23,7 @@ from agentscripts import (
     Script,
     _escalation,
     _interrupts,
+    _signals,
 )
 from agentscripts._console import Output
 from agentscripts._escalation import SAME_REQUEST
@@ -216,6 +217,30 @@ def test_a_handler_that_returns(make_runner: MakeRunner, lines: Lines, count: in
     _alarm_when(lines, count)
     assert all(result.ok for result in runner.execute())
     assert seen == [signal.SIGALRM]
+
+
+@pytest.mark.usefixtures("alarm")
+def test_a_signal_while_handlers_are_replaced(
+    make_runner: MakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R8: one that comes right after its handler was replaced is not left until the end."""
+
+    def replace(number: int, handler: Any) -> Any:
+        old = set_handler(number, handler)
+        if number == signal.SIGALRM and not completed:
+            signal.raise_signal(number)
+        return old
+
+    set_handler = _signals.set_handler
+    monkeypatch.setattr(_signals, "set_handler", replace)
+    completed: list[RunStatus] = []
+    runner = make_runner(
+        Script(script="sleep 60", timeout=5.0),
+        on_complete=lambda result: completed.append(result.status),
+    )
+    with pytest.raises(Alarm):
+        runner.execute(check=False)
+    assert completed == [RunStatus.CANCELLED]
 
 
 def _alarm_when(lines: Lines, count: int) -> None:
