@@ -14,7 +14,7 @@ from agentscripts._command import base_environment, login_shell
 from agentscripts._delivery import Delivery
 from agentscripts._files import log_path_for
 from agentscripts._lifecycle import OwnThreads, WaitGroup
-from agentscripts._metrics import NoMetrics
+from agentscripts._metrics import Metrics
 from agentscripts._model import Script
 from agentscripts._native import Census, Gate
 from agentscripts._options import Options
@@ -53,7 +53,7 @@ class Context:
         self.places: Final = {script.id: self._place(script) for script in scripts}
         self._shell: Final = options.shell or login_shell()
         self._environment: tuple[Mapping[bytes, bytes], dict[str, str]] = ({}, {})
-        self.metrics = NoMetrics()
+        self.metrics: Metrics | None = None
         self.delivery: Final = Delivery(self.log, own_threads)
         self.gate: Final = Gate(os.cpu_count() or 1)
         self.ended: Final = Ended()
@@ -107,13 +107,11 @@ class Context:
         home = env.get("HOME", "/")
         return home if os.path.isdir(home) else "/"
 
-    def make_cgroup(self, run_id: str) -> Path | None:
-        """Make the child group of a run, if ``Options.cgroup`` asks for it. Raises ``OSError``."""
-        if self.options.cgroup is None:
-            return None
+    def make_cgroup(self, parent: Path, run_id: str) -> Path:
+        """Make the group of a run. Raises ``OSError``."""
         for left in tuple(self._cgroups):
             self.remove_cgroup(left)
-        path = self.options.cgroup / f"agentscripts-{run_id}"
+        path = parent / f"agentscripts-{run_id}"
         path.mkdir(exist_ok=True)  # a daemon of an attempt before may still be in it
         return path
 
@@ -140,7 +138,8 @@ class Context:
 
     def report(self, result: RunResult, group: WaitGroup | None) -> None:
         """Hand a result to the metrics and to ``on_complete``; the group counts that call."""
-        self.metrics.completed(result)
+        if self.metrics:
+            self.metrics.completed(result)
         if self.reports and group:
             self.reports.put(result, group)
 

@@ -131,7 +131,8 @@ class CronRuns:
 
     def _skip(self, script_id: UUID, planned: datetime, reason: SkipReason, count: int) -> None:
         script: Script = self._scripts[script_id]
-        self._context.metrics.skipped(reason.value, count)
+        if self._context.metrics:
+            self._context.metrics.skipped(reason.value, count)
         times = "1 time" if count == 1 else f"{count} times"
         self._context.log(
             logging.WARNING,

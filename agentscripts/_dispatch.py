@@ -133,7 +133,7 @@ class Dispatch:
 
     def _tell(self, execution: Execution) -> None:
         """Tell the runs that wait for this one, of any call, how it ended."""
-        if execution.status is not None:
+        if execution.status is not None and not self._order.never_waits:
             for verdict in self._order.end(execution, execution.status):
                 # Those of a call that is over are cancelled like the rest of it (K1).
                 if verdict.call._over() is None:

@@ -27,11 +27,6 @@ from agentscripts.errors import ScriptError
 
 __all__ = ["Execution"]
 
-_STATES: Final = {
-    _supervised.RUNNING: RunState.RUNNING,
-    _supervised.STOPPING: RunState.STOPPING,
-    _supervised.DELIVERING: RunState.DELIVERING,
-}
 _LOOK_AGAIN: Final = 0.1  # seconds: a cancel or a deadline ends a start that waits, too
 _REMINDER: Final = 1.0  # seconds that a logger has for one
 
@@ -107,8 +102,7 @@ class Execution:
         state, last_line = RunState.WAITING, ""
         with self._lock:
             if (started := self._started) is not None:
-                number, last_line = started.core.snapshot()
-                state = _STATES[number]
+                state, last_line = started.core.snapshot()
             return Run(
                 run_id=self.run_id,
                 script=self.script,
@@ -249,7 +243,7 @@ class Execution:
         ended, signals = self._context.ended, self._limits.signals
         count = ended.start()
         while True:
-            over = CANCELLED if self.cancelled else self._limits.over()
+            over = self._limits.over() if self._cancel is None else CANCELLED
             if over is not None:
                 self.set_unstarted(*over)
                 return None
@@ -274,20 +268,22 @@ class Execution:
             if self._cancel is not None:
                 core.cancel(kill=self._cancel)
         metrics, between = self._context.metrics, self._limits.signals.check
-        metrics.started(self.stage)
+        if metrics:
+            metrics.started(self.stage)
         try:
             outcome = core.supervise(between)
         finally:
-            metrics.stopped(self.stage)
+            if metrics:
+                metrics.stopped(self.stage)
         started.set_ended(outcome)
         status, reason = self._explain(started, outcome)
         if not self._plan_retry(started, status, reason):
             self.status = status
         self._say_ended()
-        delivered = core.finish(between)
-        dropped = launch.end_delivery(delivered.lines)
-        self._conclude(self._result_of(started, outcome, delivered.lines, dropped, status, reason))
-        return delivered.kept_permit
+        lines, kept_permit = core.finish(between)
+        dropped = launch.end_delivery(lines)
+        self._conclude(self._result_of(started, outcome, lines, dropped, status, reason))
+        return kept_permit
 
     def _plan_retry(self, started: Started, status: RunStatus, reason: str) -> bool:
         """Decide whether there is another attempt, and tell the script's log."""

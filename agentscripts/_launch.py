@@ -43,7 +43,7 @@ class CallLimits:
         base: dict[str, str],
     ) -> None:
         self.timeout = timeout
-        self.deadline = _deadline(time.monotonic_ns(), timeout)
+        self.deadline = -1 if timeout is None else _deadline(time.monotonic_ns(), timeout)
         self.cancel = cancel
         self.signals = signals
         self.base = base
@@ -51,7 +51,7 @@ class CallLimits:
 
     def for_script(self, began: int, timeout: float | None) -> tuple[int, str]:
         """Return the deadline of a script, in monotonic nanoseconds, and what it stands for."""
-        own = _deadline(began, timeout)
+        own = -1 if timeout is None else _deadline(began, timeout)
         if own < 0 or 0 <= self.deadline < own:
             return self.deadline, f"the call took longer than {self.timeout} s"
         return own, f"it ran longer than {timeout} s"
@@ -64,12 +64,12 @@ class CallLimits:
         """Return what becomes of a run that has not begun by now, and why; ``None``: it may."""
         if self.cancel is not None and self.cancel.cancelled:
             return CANCELLED
-        if self.left() == 0:
+        if 0 <= self.deadline <= time.monotonic_ns():
             return RunStatus.TIMED_OUT, f"not started within the {self.timeout} s of the call"
         return None
 
 
-def _deadline(begin: int, timeout: float | None) -> int:
+def _deadline(begin: int, timeout: float) -> int:
     duration = nanoseconds(timeout)
     return duration if duration < 0 else begin + duration
 
@@ -140,7 +140,8 @@ class Launch:
         )
         command = options.command_factory.create_command(script, env)
         self._cleanup = command.cleanup
-        self._join_cgroup()
+        if options.cgroup is not None:
+            self._join_cgroup(options.cgroup)
         core = self._make_core(options.flush_timeout)
         cwd = context.working_dir(command.cwd, env)
         began_at, began = time.time(), time.monotonic_ns()
@@ -186,10 +187,9 @@ class Launch:
         )
         return self._log
 
-    def _join_cgroup(self) -> None:
-        self._cgroup = self._context.make_cgroup(self._run_id)
-        if self._cgroup is not None:
-            self._cgroup_fd = os.open(self._cgroup, os.O_DIRECTORY | os.O_CLOEXEC)
+    def _join_cgroup(self, parent: Path) -> None:
+        self._cgroup = self._context.make_cgroup(parent, self._run_id)
+        self._cgroup_fd = os.open(self._cgroup, os.O_DIRECTORY | os.O_CLOEXEC)
 
     def _make_core(self, flush: float | None) -> Supervised:
         context, script = self._context, self._script

@@ -157,9 +157,11 @@ class Slots:
 
     def take(self, who: _Waiter) -> bool:
         """Take a slot, or have ``who`` woken when there is one."""
+        if self._free is None:
+            return True
         with self._lock:
             room = self._has_room(who)
-            if room and self._free is not None:
+            if room:
                 self._free -= 1
             return room
 
@@ -171,9 +173,9 @@ class Slots:
 
     def give(self) -> None:
         """Give a slot back."""
+        if self._free is None:
+            return
         with self._lock:
-            if self._free is None:
-                return
             self._free += 1
             waiting, self._waiting = self._waiting, set()
         for who in waiting:

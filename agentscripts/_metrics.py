@@ -13,26 +13,10 @@ from agentscripts._result import RunResult
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
-__all__ = ["Metrics", "NoMetrics", "metrics_of"]
+__all__ = ["Metrics", "metrics_of"]
 
 
-class NoMetrics:
-    """What a runner without a registry counts: nothing."""
-
-    def started(self, stage: Stage) -> None:
-        """A process was started."""
-
-    def stopped(self, stage: Stage) -> None:
-        """A run whose process was started has ended."""
-
-    def completed(self, result: RunResult) -> None:
-        """A run has its result."""
-
-    def skipped(self, reason: str, count: int) -> None:
-        """So many times of schedules passed without a run."""
-
-
-class Metrics(NoMetrics):
+class Metrics:
     """The metrics of one registry; all runners on it add up. Thread-safe."""
 
     def __init__(self) -> None:

@@ -57,15 +57,12 @@ class Order(Generic[Key, Call]):
 
     def __init__(self, scripts: Iterable[Script]) -> None:
         self._wanted: Final = {one.on for script in scripts for one in script.depends_on}
+        self.never_waits: Final = not self._wanted
+        """Whether no script depends on another: then nobody need begin or end here."""
         self._lock = threading.Lock()  # guards all below
         self._nodes: dict[Key, _Node[Key, Call]] = {}
         self._running: dict[str, set[_Node[Key, Call]]] = collections.defaultdict(set)
         self._last: dict[str, RunStatus] = {}
-
-    @property
-    def never_waits(self) -> bool:
-        """Whether no script depends on another: then no run need begin here."""
-        return not self._wanted
 
     def begin(
         self, call: Call, runs: Sequence[tuple[Key, Script]], *, alone: bool
@@ -110,8 +107,6 @@ class Order(Generic[Key, Call]):
 
     def end(self, run: Key, status: RunStatus) -> list[Verdict[Key, Call]]:
         """Say how a run ended; return the runs that need not wait any longer. May be said again."""
-        if not self._wanted:
-            return []
         verdicts: list[Verdict[Key, Call]] = []
         with self._lock:
             node = self._nodes.pop(run, None)

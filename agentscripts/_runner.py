@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
@@ -20,7 +20,7 @@ from agentscripts._execution import Execution
 from agentscripts._files import check_rotation
 from agentscripts._launch import CallLimits
 from agentscripts._lifecycle import OwnThreads, Slots, WaitGroup
-from agentscripts._metrics import Metrics, NoMetrics, metrics_of
+from agentscripts._metrics import Metrics, metrics_of
 from agentscripts._model import Run, Script, Stage
 from agentscripts._options import Options
 from agentscripts._reports import Reports
@@ -62,7 +62,7 @@ class Runner:
         )
         # All below is changed only while that is held off.
         self._context: Context | None = None  # there is one from init on
-        self._metrics = NoMetrics()
+        self._metrics: Metrics | None = None
         self._schedules: Mapping[UUID, Schedule] = {}  # likewise
         self._cron: CronRuns | None = None
         self._cron_wanted = False
@@ -139,7 +139,8 @@ class Runner:
         ``TypeError`` for a bad argument.
         """
         stage = stage_of(select)
-        _check_timeout("execute", timeout)
+        if timeout is not None:
+            _check_timeout("execute", timeout)
         if cancel is not None and not isinstance(cancel, CancelToken):
             raise TypeError(f"execute: cancel is {cancel!r}, expected a CancelToken or None")
         self._calls.check_open()
@@ -232,7 +233,9 @@ class Runner:
     def _run(
         self, context: Context, select: Select, stage: Stage, limits: CallLimits
     ) -> list[Execution]:
-        chosen = [script for script in context.scripts if selects(select, script)]
+        chosen: Sequence[Script] = context.scripts
+        if select is not None:
+            chosen = [script for script in chosen if selects(select, script)]
         if not chosen:
             return []
         limits.reports = WaitGroup() if context.reports else None
@@ -276,7 +279,7 @@ class Runner:
         if self._context:
             self._begin_cron(self._context)
 
-    def _use(self, metrics: Metrics | NoMetrics) -> None:
+    def _use(self, metrics: Metrics | None) -> None:
         self._metrics = metrics
         if self._context:
             self._context.metrics = metrics

@@ -56,7 +56,7 @@ class Spawner:
         variables = code_environment(env, base)
         sys.audit("subprocess.Popen", command.argv[0], command.argv, cwd, command.env)
         child = _STARTS.spawn(
-            _programs(argv[0], env),
+            [argv[0]] if b"/" in argv[0] else _programs(argv[0], env),
             argv,
             variables,
             len(env),
@@ -92,9 +92,11 @@ class Process(subprocess.Popen[bytes]):
         self._waitpid_lock = threading.Lock()
         self._child_created = True
 
+    def __del__(self) -> None:
+        if self.returncode is None:
+            super().__del__()
+
 
 def _programs(name: bytes, env: Mapping[str, str]) -> Sequence[bytes]:
-    """Return the paths that ``execvpe`` would try."""
-    if b"/" in name:
-        return (name,)
+    """Return the paths that ``execvpe`` would try for a name."""
     return [os.path.join(entry.encode(*_CODE), name) for entry in os.get_exec_path(env)]

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from agentscripts._core import ffi, lib
+from agentscripts._model import RunState
 from agentscripts._native import Census, Child, Gate, LogFile, Pool, Starts, made, nanoseconds
 
-__all__ = ["Delivered", "Outcome", "Rules", "Supervised"]
+__all__ = ["Outcome", "Rules", "Supervised"]
 
 _TAIL_BYTES: Final = 32768
 _LINE_BYTES: Final = 4096
@@ -18,7 +19,11 @@ _RULES, _OUTCOME = ffi.typeof("as_rules *"), ffi.typeof("as_outcome *")
 _DELIVERY, _LENGTH = ffi.typeof("as_delivery *"), ffi.typeof("size_t *")
 _TEXT = ffi.typeof("char[]")
 
-RUNNING, STOPPING, DELIVERING = lib.AS_RUNNING, lib.AS_STOPPING, lib.AS_DELIVERING
+_STATES: Final = {
+    lib.AS_RUNNING: RunState.RUNNING,
+    lib.AS_STOPPING: RunState.STOPPING,
+    lib.AS_DELIVERING: RunState.DELIVERING,
+}
 EXITED, TIMED_OUT = lib.AS_EXITED, lib.AS_TIMED_OUT
 CANCELLED, PIPES_OPEN = lib.AS_CANCELLED, lib.AS_PIPES_OPEN
 
@@ -36,13 +41,6 @@ class Outcome(NamedTuple):
     cpu_seconds: float | None
     max_rss: int | None
     survivors: tuple[int, ...]
-
-
-class Delivered(NamedTuple):
-    """How the delivery of a run's lines ended; ``as_delivery`` of the header."""
-
-    lines: int
-    kept_permit: bool
 
 
 class Rules:
@@ -133,15 +131,17 @@ class Supervised:
         data = text.encode("utf-8", "replace") + b"\n"
         lib.as_run_note(self._run, log.pointer, data, len(data))
 
-    def finish(self, between: Callable[[], None]) -> Delivered:
+    def finish(self, between: Callable[[], None]) -> tuple[int, bool]:
         """Close the pipes; block until all lines are delivered, or the logger is given up.
 
         between: called when a signal came.
+
+        Returns how many lines there were, and whether the gate's permit is still held.
         """
         out = ffi.new(_DELIVERY)
         while lib.as_run_finish(self._run, out) == lib.AS_INTERRUPTED:
             between()
-        return Delivered(out.lines, bool(out.kept_permit))
+        return out.lines, bool(out.kept_permit)
 
     def close(self) -> None:
         """Give it back; nothing may use it any more."""
@@ -151,12 +151,12 @@ class Supervised:
         """Stop the script, or kill it at once."""
         lib.as_run_cancel(self._run, lib.AS_CANCEL_KILL if kill else lib.AS_CANCEL_STOP)
 
-    def snapshot(self) -> tuple[int, str]:
-        """Return the state (``RUNNING`` …) and the last line."""
+    def snapshot(self) -> tuple[RunState, str]:
+        """Return the state and the last line."""
         line, length = ffi.new(_TEXT, _LINE_BYTES), ffi.new(_LENGTH)
         state = lib.as_run_snapshot(self._run, line, _LINE_BYTES, length)
         lines = _text_lines(ffi.buffer(line, length[0])[:])
-        return state, lines[-1] if lines else ""
+        return _STATES[state], lines[-1] if lines else ""
 
     def stderr(self) -> tuple[tuple[str, ...], int]:
         """Return the first 3 and the last 3 lines of stderr, and how many there were."""
