@@ -66,17 +66,17 @@ class Context:
             descriptors.callback(self.spawner.close)
             self.wakeup: Final = WakeupPipe()
             descriptors.callback(self.wakeup.close)
+            self.rules: Final = Rules(
+                self.delivery.pool,
+                self.census,
+                self.spawner.starts,
+                max_line=options.max_line,
+                stall_timeout=options.stall_timeout,
+                wait_delay=options.wait_delay,
+                kill_delay=options.kill_delay,
+                stop_signal=options.stop_signal,
+            )
             descriptors.pop_all()  # from here on close closes them
-        self.rules: Final = Rules(
-            self.delivery.pool,
-            self.census,
-            self.spawner.starts,
-            max_line=options.max_line,
-            stall_timeout=options.stall_timeout,
-            wait_delay=options.wait_delay,
-            kill_delay=options.kill_delay,
-            stop_signal=options.stop_signal,
-        )
 
     def _place(self, script: Script) -> Place:
         log_path = log_path_for(script, self.options.log_dir)

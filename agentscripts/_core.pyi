@@ -24,6 +24,7 @@ class _Lib:
     AS_CANCEL_STOP: int
     AS_CANCEL_KILL: int
     AS_STDERR_SIZE: int
+    AS_RUN_ID_LENGTH: int
 
     def as_open_directory(self, path: bytes, /) -> int: ...
     def as_is_own_directory(self, path: bytes, /) -> int: ...

@@ -146,8 +146,8 @@ class Slots:
     """How many scripts of a runner may run at once (``max_parallel``). Thread-safe."""
 
     def __init__(self, count: int | None) -> None:
-        self._free = count
-        self._lock = threading.Lock()  # guards _free and _waiting
+        self._free = count  # None: no limit, for good
+        self._lock = threading.Lock()  # guards _free, unless that is None, and _waiting
         self._waiting: set[_Waiter] = set()
 
     def is_free(self, who: _Waiter) -> bool:

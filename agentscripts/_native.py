@@ -1,6 +1,6 @@
 """The C core as Python objects, but for its runs. With ``_supervised`` its only importer.
 
-Memory is owned by ``ffi.gc``. Return codes become ``OSError`` in one place, ``_check``.
+Memory is owned by ``ffi.gc``. Return codes become ``OSError``.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ __all__ = [
     "Timer",
     "code_environment",
     "is_plain_own_directory",
+    "made",
     "nanoseconds",
     "open_plain_directory",
 ]
@@ -52,6 +53,7 @@ def _check(code: int) -> int:
 
 
 def made(pointer: Any, free: Callable[[Any], None], error: int) -> Any:
+    """Have a pointer freed when nobody holds it any more; NULL: raise ``OSError``."""
     if not pointer:
         raise OSError(error, os.strerror(error))
     return ffi.gc(pointer, free)

@@ -91,11 +91,11 @@ class _Deferral:
     def begin(self) -> None:
         """Stand in for the host's handlers."""
         try:
-            # First: what is noted has to be in the pipe, too, or nothing would look for it.
-            self._host_fd = set_wakeup_fd(self.pipe.write_fd, warn_on_full_buffer=False)
             for number in compress(_SIGNALS, map(callable, map(getsignal, _SIGNALS))):
                 self._handlers[number] = getsignal(number)
                 set_handler(number, self._note)
+            # Last: while a handler of the host's may raise, nobody would put its descriptor back.
+            self._host_fd = set_wakeup_fd(self.pipe.write_fd, warn_on_full_buffer=False)
         except BaseException:
             self.end()
             raise
@@ -131,6 +131,11 @@ class _Deferral:
             except BaseException as error:
                 raised.append(error)
         return raised
+
+    def check_noted(self) -> None:
+        """``check``, if a signal came between its handler's replacement and the pipe."""
+        if self._noted:
+            self.check()
 
     def check_at_end(self) -> None:
         """``check``, but for numbers in the pipe that nobody else wants: a later one drains it."""
@@ -221,6 +226,7 @@ class DeferredSignals:
                 _active = deferral
             self._deferral = _active
             _active.users.append(self)
+            _active.check_noted()
         return self
 
     def __exit__(

@@ -48,13 +48,14 @@ class Spawner:
         Raises ``OSError``, or ``ValueError`` or ``TypeError`` for words that no program can get;
         then nothing was started and nothing is open.
         """
-        argv = [str.encode(word, *_CODE) for word in command.argv]
+        args = command.argv
+        argv = [str.encode(word, *_CODE) for word in args]
         for number, word in enumerate(argv):
             if b"\0" in word:
                 raise ValueError(f"argument {number} of the command holds a NUL")
         env = dict(command.env)  # which another thread may change
         variables = code_environment(env, base)
-        sys.audit("subprocess.Popen", command.argv[0], command.argv, cwd, command.env)
+        sys.audit("subprocess.Popen", args[0], args, cwd, env)
         child = _STARTS.spawn(
             [argv[0]] if b"/" in argv[0] else _programs(argv[0], env),
             argv,
@@ -65,7 +66,7 @@ class Spawner:
             self._stdin,
             self._die_with_parent,
         )
-        return Process(command.argv, child)
+        return Process(args, child)
 
 
 class Process(subprocess.Popen[bytes]):
@@ -78,17 +79,17 @@ class Process(subprocess.Popen[bytes]):
     # What Popen.__init__ makes of its 25 options takes longer than all else here; so this is what
     # its methods read.
     stdin = stdout = stderr = None
+    returncode: int | None = None
     encoding = errors = None
     text_mode = None
     _input = None
     _communication_started = False
     _sigint_wait_secs = 0.25
 
-    def __init__(self, argv: Sequence[str], child: Child) -> None:
-        self.args = argv
+    def __init__(self, args: Sequence[str], child: Child) -> None:
+        self.args = args
         self.child = child
         self.pid = child.pid
-        self.returncode = None
         self._waitpid_lock = threading.Lock()
         self._child_created = True
 

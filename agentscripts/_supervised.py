@@ -10,7 +10,7 @@ from agentscripts._core import ffi, lib
 from agentscripts._model import RunState
 from agentscripts._native import Census, Child, Gate, LogFile, Pool, Starts, made, nanoseconds
 
-__all__ = ["Outcome", "Rules", "Supervised"]
+__all__ = ["CANCELLED", "EXITED", "PIPES_OPEN", "TIMED_OUT", "Outcome", "Rules", "Supervised"]
 
 _TAIL_BYTES: Final = 32768
 _LINE_BYTES: Final = 4096
@@ -101,6 +101,7 @@ class Supervised:
         """Say what to supervise; from here on the child's descriptors belong to the core."""
         permit = gate.pointer if gate else ffi.NULL
         which = run_id.encode()
+        assert len(which) == lib.AS_RUN_ID_LENGTH
         self._job = (child, log.pointer, permit, which, cgroup_fd, cancel_fd, signal_fd, deadline)
 
     def supervise(self, between: Callable[[], None]) -> Outcome:

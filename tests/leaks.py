@@ -1,4 +1,4 @@
-"""Each function of the core, as ``_native`` calls it, again and again under psleak.
+"""Each function of the core, as the package calls it, again and again under psleak.
 
     GLIBC_TUNABLES=glibc.malloc.tcache_count=0 MALLOC_ARENA_MAX=1 PYTHONMALLOC=malloc \
         PYTHONUNBUFFERED=1 python tests/leaks.py

@@ -243,6 +243,29 @@ def test_a_signal_while_handlers_are_replaced(
     assert completed == [RunStatus.CANCELLED]
 
 
+@pytest.mark.usefixtures("alarm")
+def test_a_signal_while_the_hosts_descriptor_is_replaced(
+    make_runner: MakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R8: whatever its handler raises then, the host has its own descriptor again."""
+
+    def replace(fd: int, **options: bool) -> int:
+        old: int = set_wakeup_fd(fd, **options)
+        if fd >= 0 and not raised:
+            raised.append(fd)
+            signal.raise_signal(signal.SIGALRM)
+        return old
+
+    raised: list[int] = []
+    set_wakeup_fd = _signals.set_wakeup_fd
+    monkeypatch.setattr(_signals, "set_wakeup_fd", replace)
+    runner = make_runner(Script(script="sleep 60", timeout=5.0))
+    with pytest.raises(Alarm):
+        runner.execute(check=False)
+    assert raised
+    assert signal.set_wakeup_fd(-1) == -1
+
+
 def _alarm_when(lines: Lines, count: int) -> None:
     main = threading.main_thread().ident
     assert main is not None
