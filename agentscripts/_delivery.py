@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import functools
 import itertools
 import logging
 import os
@@ -111,7 +110,7 @@ class Delivery:
         logger was called."""
         sink = self._sinks[key]
         # With a thread that is about to call the logger: it does so before, or never.
-        sink.turn.change(functools.partial(self._sinks.pop, key))
+        sink.turn.change(lambda: self._sinks.pop(key))
         self._failed.discard(key)
         return sink.lines
 

@@ -17,7 +17,7 @@ from agentscripts._context import Context
 from agentscripts._delivery import Turn
 from agentscripts._launch import CANCELLED, EXHAUSTED, CallLimits, Launch, Started
 from agentscripts._model import Run, RunState, RunStatus, Script, Stage
-from agentscripts._outcome import status_and_reason
+from agentscripts._outcome import exit_text, status_and_reason
 from agentscripts._process import describe, pipe_holders
 from agentscripts._result import RunResult, make_result
 from agentscripts._retry import added_up, delay_before_next
@@ -243,7 +243,7 @@ class Execution:
         ended, signals = self._context.ended, self._limits.signals
         count = ended.start()
         while True:
-            over = self._limits.over() if self._cancel is None else CANCELLED
+            over = CANCELLED if self.cancelled else self._limits.over()
             if over is not None:
                 self.set_unstarted(*over)
                 return None
@@ -287,8 +287,6 @@ class Execution:
 
     def _plan_retry(self, started: Started, status: RunStatus, reason: str) -> bool:
         """Decide whether there is another attempt, and tell the script's log."""
-        if not self.script.retries:
-            return False
         delay = delay_before_next(self.script, self.attempt, status, _chance)
         if delay is None or self.cancelled or self._limits.over() is not None:
             return False
@@ -370,7 +368,7 @@ class Execution:
             logging.INFO if result.ok else logging.WARNING,
             'run agent script "%s": %s (%s after %.3f s)',
             self.script.label,
-            result.reason or "exit status 0",
+            result.reason or exit_text(result.exit_code),
             result.status,
             result.duration,
         )

@@ -43,7 +43,7 @@ class CallLimits:
         base: dict[str, str],
     ) -> None:
         self.timeout = timeout
-        self.deadline = -1 if timeout is None else _deadline(time.monotonic_ns(), timeout)
+        self.deadline = _deadline(time.monotonic_ns(), timeout)
         self.cancel = cancel
         self.signals = signals
         self.base = base
@@ -51,7 +51,7 @@ class CallLimits:
 
     def for_script(self, began: int, timeout: float | None) -> tuple[int, str]:
         """Return the deadline of a script, in monotonic nanoseconds, and what it stands for."""
-        own = -1 if timeout is None else _deadline(began, timeout)
+        own = _deadline(began, timeout)
         if own < 0 or 0 <= self.deadline < own:
             return self.deadline, f"the call took longer than {self.timeout} s"
         return own, f"it ran longer than {timeout} s"
@@ -64,12 +64,12 @@ class CallLimits:
         """Return what becomes of a run that has not begun by now, and why; ``None``: it may."""
         if self.cancel is not None and self.cancel.cancelled:
             return CANCELLED
-        if 0 <= self.deadline <= time.monotonic_ns():
+        if self.left() == 0:
             return RunStatus.TIMED_OUT, f"not started within the {self.timeout} s of the call"
         return None
 
 
-def _deadline(begin: int, timeout: float) -> int:
+def _deadline(begin: int, timeout: float | None) -> int:
     duration = nanoseconds(timeout)
     return duration if duration < 0 else begin + duration
 

@@ -7,10 +7,10 @@ from agentscripts._model import RunStatus
 from agentscripts._supervised import Outcome
 from agentscripts._text import signal_name
 
-__all__ = ["status_and_reason"]
+__all__ = ["exit_text", "status_and_reason"]
 
 
-def _exit_text(code: int | None) -> str:
+def exit_text(code: int | None) -> str:
     """Return ``exit status 3`` or ``killed by signal 9 (SIGKILL)``."""
     if code is None:
         return "exit status unknown (another part of the program took it)"
@@ -30,7 +30,7 @@ def status_and_reason(outcome: Outcome, *, limit: str, processes: str) -> tuple[
     """
     if outcome.status == _supervised.EXITED and outcome.exit_code == 0:
         return RunStatus.SUCCEEDED, ""
-    how = _exit_text(outcome.exit_code)
+    how = exit_text(outcome.exit_code)
     left = f"; could not be killed: {processes}" if outcome.survivors else ""
     if outcome.status == _supervised.TIMED_OUT:
         return RunStatus.TIMED_OUT, f"timed out: {limit} ({how}){left}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
@@ -139,8 +139,7 @@ class Runner:
         ``TypeError`` for a bad argument.
         """
         stage = stage_of(select)
-        if timeout is not None:
-            _check_timeout("execute", timeout)
+        _check_timeout("execute", timeout)
         if cancel is not None and not isinstance(cancel, CancelToken):
             raise TypeError(f"execute: cancel is {cancel!r}, expected a CancelToken or None")
         self._calls.check_open()
@@ -233,9 +232,7 @@ class Runner:
     def _run(
         self, context: Context, select: Select, stage: Stage, limits: CallLimits
     ) -> list[Execution]:
-        chosen: Sequence[Script] = context.scripts
-        if select is not None:
-            chosen = [script for script in chosen if selects(select, script)]
+        chosen = [script for script in context.scripts if selects(select, script)]
         if not chosen:
             return []
         limits.reports = WaitGroup() if context.reports else None

@@ -133,11 +133,6 @@ class _Deferral:
         return raised
 
     def check_noted(self) -> None:
-        """``check``, if a signal came between its handler's replacement and the pipe."""
-        if self._noted:
-            self.check()
-
-    def check_at_end(self) -> None:
         """``check``, but for numbers in the pipe that nobody else wants: a later one drains it."""
         if self._noted or self._host_fd not in (None, -1):
             self.check()
@@ -226,7 +221,7 @@ class DeferredSignals:
                 _active = deferral
             self._deferral = _active
             _active.users.append(self)
-            _active.check_noted()
+            _active.check_noted()  # a signal may have come before the pipe was there
         return self
 
     def __exit__(
@@ -239,7 +234,7 @@ class DeferredSignals:
         self.on_interrupt = _ignore  # no cycle: what it calls knows this object
         deferral = self._deferral
         if deferral is not None and os.getpid() == self._pipe.pid:
-            deferral.check_at_end()
+            deferral.check_noted()
             deferral.users.remove(self)
             if not deferral.users:
                 _active = None
@@ -255,9 +250,7 @@ class DeferredSignals:
     @property
     def fd(self) -> int:
         """Readable when ``check`` has something to do; -1 in the call's other threads: never."""
-        if self._deferral and threading.current_thread() is self._thread:
-            return self._deferral.pipe.read_fd
-        return -1
+        return self._deferral.pipe.read_fd if self._deferral and self._is_own_thread() else -1
 
     @property
     def interrupts(self) -> int:
@@ -285,8 +278,11 @@ class DeferredSignals:
 
     def check(self) -> None:
         """Call the handlers of the signals that came; in the call's other threads: nothing."""
-        if self._deferral and threading.current_thread() is self._thread:
+        if self._deferral and self._is_own_thread():
             self._deferral.check()
+
+    def _is_own_thread(self) -> bool:
+        return threading.current_thread() is self._thread
 
 
 def _ignore(second: bool) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from agentscripts._directories import close_quietly
-from agentscripts._files import Filesystem
+from agentscripts._files import Filesystem, LogTarget
 from agentscripts._native import LogFile
 
 __all__ = ["WRITERS", "Writers"]
@@ -45,11 +45,7 @@ class Writers:
         Raises ``OSError``.
         """
         while True:
-            try:
-                target = filesystem.open_log(path)
-            except FileNotFoundError:
-                filesystem.make_dirs(path.parent, 0o700)
-                target = filesystem.open_log(path)
+            target = _open_target(filesystem, path)
             dir_fd = target.dir_fd
             if max_bytes is None and dir_fd is not None:
                 close_quietly(dir_fd)  # only a rotation needs it: one less per run
@@ -101,6 +97,14 @@ class Writers:
             if one.identity() == identity:
                 return one
         return None
+
+
+def _open_target(filesystem: Filesystem, path: Path) -> LogTarget:
+    try:
+        return filesystem.open_log(path)
+    except FileNotFoundError:
+        filesystem.make_dirs(path.parent, 0o700)
+        return filesystem.open_log(path)
 
 
 def _has_name(name: str, dir_fd: int, identity: tuple[int, int]) -> bool:
