@@ -16,7 +16,7 @@ from agentscripts._files import log_path_for
 from agentscripts._lifecycle import OwnThreads, WaitGroup
 from agentscripts._metrics import Metrics
 from agentscripts._model import Script
-from agentscripts._native import Census, Gate
+from agentscripts._native import Census, Directories, Gate
 from agentscripts._options import Options
 from agentscripts._order import Order
 from agentscripts._reports import Reports
@@ -36,6 +36,7 @@ class Place(NamedTuple):
 
     log_path: Path
     data_dir: Path
+    directories: Directories
 
 
 class Context:
@@ -51,6 +52,7 @@ class Context:
         self.data_dir: Final = options.data_dir_base / "coder-script-data"
         self.script_bin_dir: Final = self.data_dir / "bin"
         self.places: Final = {script.id: self._place(script) for script in scripts}
+        self._data_dir_identity: Any = None  # as it was when a run last made what was missing
         self._shell: Final = options.shell or login_shell()
         self._environment: tuple[Mapping[bytes, bytes], dict[str, str]] = ({}, {})
         self.metrics: Metrics | None = None
@@ -80,7 +82,8 @@ class Context:
 
     def _place(self, script: Script) -> Place:
         log_path = log_path_for(script, self.options.log_dir)
-        return Place(log_path, self.data_dir / str(script.log_source_id))
+        data_dir = self.data_dir / str(script.log_source_id)
+        return Place(log_path, data_dir, Directories(self.data_dir, self.script_bin_dir, data_dir))
 
     def environment(self) -> dict[str, str]:
         """Return the agent's environment as it is now, with what every script gets."""
@@ -92,6 +95,13 @@ class Context:
             seen, environment = dict(current), base_environment(os.environ, self._shell)
             self._environment = (seen, environment)
         return environment
+
+    def make_directories(self, place: Place) -> None:
+        """Make a script's directories, which one may have removed, where they are missing."""
+        if not place.directories.are_there(self._data_dir_identity):
+            self.options.filesystem.make_dirs(place.data_dir, 0o700)
+            self.options.filesystem.make_dirs(self.script_bin_dir, 0o700)
+            self._data_dir_identity = place.directories.identity()
 
     def working_dir(self, chosen: Path | None, env: Mapping[str, str]) -> str:
         """Return where a script starts: what was chosen, else the home directory, else ``/``."""

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple, NoReturn, Protocol
 
 from agentscripts._directories import close_quietly, is_foreign, make_directory, open_directory
 from agentscripts._model import Script
+from agentscripts._native import LogFile
 from agentscripts.errors import InvalidScriptError
 
 __all__ = [
@@ -103,6 +104,12 @@ class OSFilesystem:
         what is there may be another user's doing.
         """
         make_directory(str(path), mode)
+
+    def open_usual(self, path: Path, max_line: int) -> LogFile | None:
+        """Open a log that never rotates, with one call, if it is as most are; else ``None``."""
+        text = str(path)
+        # Where it is missing, root would make a regular file of that name.
+        return None if text == _NULL else LogFile.open_usual(text, max_line)
 
     def open_log(self, path: Path) -> LogTarget:
         """Open a regular file with one link, ``/dev/null``, ``/dev/stdout`` or ``/dev/stderr``.

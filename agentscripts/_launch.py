@@ -127,8 +127,7 @@ class Launch:
         context, options, script = self._context, self._context.options, self._script
         log = self._open_log()
         data_dir = self._place.data_dir
-        options.filesystem.make_dirs(data_dir, 0o700)
-        options.filesystem.make_dirs(context.script_bin_dir, 0o700)  # a script may have removed it
+        context.make_directories(self._place)
         env = script_environment(
             self._limits.base,
             options.env,

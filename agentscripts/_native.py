@@ -10,7 +10,8 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any, Final, Protocol
+from pathlib import Path
+from typing import Any, Final, Protocol, Self
 
 from agentscripts import _strings
 from agentscripts._core import ffi, lib
@@ -19,6 +20,7 @@ __all__ = [
     "Batch",
     "Census",
     "Child",
+    "Directories",
     "Gate",
     "LogFile",
     "Pool",
@@ -33,6 +35,7 @@ __all__ = [
 
 # Named once: ffi.new parses a text each time.
 _BATCH, _CHILD = ffi.typeof("as_batch *"), ffi.typeof("as_child *")
+_IDENTITY = ffi.typeof("as_identity *")
 
 _PATH: Final = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
 
@@ -69,7 +72,28 @@ def open_plain_directory(path: str) -> int:
 
 def is_plain_own_directory(path: str) -> bool:
     """Whether there is such a directory, and it belongs to this user or to root."""
-    return bool(lib.as_is_own_directory(path.encode(*_PATH)))
+    return bool(lib.as_is_own_directory(path.encode(*_PATH), ffi.new(_IDENTITY)))
+
+
+class Directories:
+    """A directory and some in it, to see whether they are still there. Thread-safe."""
+
+    def __init__(self, path: Path, *inside: Path) -> None:
+        self._path = bytes(path)
+        self._all = b"\0".join((self._path, *map(bytes, inside)))
+        self._count = 1 + len(inside)
+
+    def identity(self) -> Any:
+        """Return what tells ``are_there`` of this directory's, if it has no symbolic link on its
+        path and belongs to this user or to root."""
+        identity = ffi.new(_IDENTITY)
+        return identity if lib.as_is_own_directory(self._path, identity) else None
+
+    def are_there(self, identity: Any) -> bool:
+        """Whether the directory still is the one, and those in it are this user's or root's."""
+        if identity is None:
+            return False
+        return bool(lib.as_has_own_directories(identity, self._all, self._count))
 
 
 class LogFile:
@@ -87,6 +111,17 @@ class LogFile:
                 os.close(one)
             raise
         self.pointer = made(log, lib.as_logfile_free, ffi.errno)
+
+    @classmethod
+    def open_usual(cls, path: str, line: int) -> Self | None:
+        """Open a log that does not rotate, if it is a file of ours with nothing unusual on the
+        way; else nothing is open, and nothing said."""
+        log = lib.as_logfile_open(path.encode(*_PATH), line)
+        if not log:
+            return None
+        usual = cls.__new__(cls)
+        usual.pointer = ffi.gc(log, lib.as_logfile_free)
+        return usual
 
     def identity(self) -> tuple[int, int]:
         """Return device and inode of the file that is written now."""

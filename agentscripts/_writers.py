@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Final
 
 from agentscripts._directories import close_quietly
-from agentscripts._files import Filesystem, LogTarget
+from agentscripts._files import Filesystem, LogTarget, OSFilesystem
 from agentscripts._native import LogFile
 
 __all__ = ["WRITERS", "Writers"]
+
+_USUAL: Final = LogTarget(-1, None, "")
 
 
 class Writers:
@@ -45,12 +47,8 @@ class Writers:
         Raises ``OSError``.
         """
         while True:
-            target = _open_target(filesystem, path)
-            dir_fd = target.dir_fd
-            if max_bytes is None and dir_fd is not None:
-                close_quietly(dir_fd)  # only a rotation needs it: one less per run
-                dir_fd = None
-            mine = LogFile(target.fd, dir_fd, target.name, max_bytes, backups, max_line)
+            mine, target = _open(filesystem, path, max_bytes, backups, max_line)
+            rotates = max_bytes is not None and target.dir_fd is not None
             log: LogFile | None = None
             try:
                 identity = mine.identity()
@@ -58,9 +56,9 @@ class Writers:
                     log = self._find(identity)
                     if log is not None:
                         self._users[log] += 1
-                    elif dir_fd is None or _has_name(target.name, dir_fd, identity):
+                    elif not rotates or _has_name(target, identity):
                         mine.begin(empty=target.truncate and not append)
-                        self._add(mine, identity, rotates=dir_fd is not None)
+                        self._add(mine, identity, rotates=rotates)
                         log = mine
             finally:
                 if log is not mine:
@@ -99,6 +97,22 @@ class Writers:
         return None
 
 
+def _open(
+    filesystem: Filesystem, path: Path, max_bytes: int | None, backups: int, max_line: int
+) -> tuple[LogFile, LogTarget]:
+    # What most runs have; its directory is opened only for a rotation.
+    if max_bytes is None and type(filesystem) is OSFilesystem:
+        usual = filesystem.open_usual(path, max_line)
+        if usual is not None:
+            return usual, _USUAL
+    target = _open_target(filesystem, path)
+    dir_fd = target.dir_fd
+    if max_bytes is None and dir_fd is not None:
+        close_quietly(dir_fd)
+        dir_fd = None
+    return LogFile(target.fd, dir_fd, target.name, max_bytes, backups, max_line), target
+
+
 def _open_target(filesystem: Filesystem, path: Path) -> LogTarget:
     try:
         return filesystem.open_log(path)
@@ -107,9 +121,9 @@ def _open_target(filesystem: Filesystem, path: Path) -> LogTarget:
         return filesystem.open_log(path)
 
 
-def _has_name(name: str, dir_fd: int, identity: tuple[int, int]) -> bool:
+def _has_name(target: LogTarget, identity: tuple[int, int]) -> bool:
     try:
-        status = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+        status = os.stat(target.name, dir_fd=target.dir_fd, follow_symlinks=False)
     except FileNotFoundError:
         return False
     return (status.st_dev, status.st_ino) == identity

@@ -32,8 +32,14 @@
 /* Opens a directory (O_PATH) if there is no symbolic link on its whole path. The descriptor or -errno:
    -ELOOP, and -ENOSYS or -EPERM where the call (openat2, Linux 5.6) is missing or forbidden. */
 int as_open_directory(const char *path);
-/* Whether there is such a directory, and it belongs to this user or to root. */
-int as_is_own_directory(const char *path);
+typedef struct {
+    uint64_t device, inode;
+} as_identity;
+/* Whether there is such a directory, and it belongs to this user or to root; *identity: its own. */
+int as_is_own_directory(const char *path, as_identity *identity);
+/* Whether the first of these paths (each with its NUL, one after the other) is this directory still, and
+   the others, which are to be in it, are directories of this user's or root's. */
+int as_has_own_directories(const as_identity *identity, const char *paths, uint32_t count);
 
 /* ---- the log file: one writer per file, shared by the runs that write it --------------------- */
 
@@ -44,13 +50,14 @@ typedef struct as_logfile as_logfile;
    on failure. as_logfile_begin is to follow. */
 as_logfile *as_logfile_new(int fd, int dir_fd, const char *name, int64_t max_bytes, int backups,
                            int64_t max_line);
+/* The same for a file that never rotates, made with mode 0600 when it is missing, if all is as usual: no
+   symbolic link on the whole path, and a regular file with one name and no right of its own, of this
+   user's or root's. NULL: it is not, or something failed; nothing is open then. */
+as_logfile *as_logfile_open(const char *path, int64_t max_line);
 void as_logfile_free(as_logfile *log);
 /* Once no other writer of the file is left: takes its size, which counts for the rotation. empty: whether
    a regular file is emptied first. 0 or -errno. */
 int as_logfile_begin(as_logfile *log, int empty);
-typedef struct {
-    uint64_t device, inode;
-} as_identity;
 /* Of the file that is written now (another one after a rotation). Any thread. */
 as_identity as_logfile_identity(as_logfile *log);
 

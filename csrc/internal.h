@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 
 #define AS_SECOND INT64_C(1000000000)
@@ -26,6 +27,10 @@ void as_wake(int eventfd);
 void as_close(int *fd);
 /* out[0], out[1]: stdout's read (O_NONBLOCK) and write end; out[2], out[3]: stderr's. 0 or -errno. */
 int as_pipes(int out[4]);
+/* Opens what has no symbolic link on its whole path. The descriptor or -errno. */
+int as_open_plain(const char *path, uint64_t flags, uint64_t mode);
+/* Whether it belongs to this user or to root. */
+bool as_is_own(const struct stat *status);
 
 /* ---- spawn.c ---- */
 

@@ -58,9 +58,9 @@ static int init_locks(as_logfile *log) {
     return error;
 }
 
-as_logfile *as_logfile_new(int fd, int dir_fd, const char *name, int64_t max_bytes, int backups,
-                           int64_t max_line) {
-    struct stat st;
+/* NULL and errno; both descriptors are closed then. */
+static as_logfile *make(int fd, int dir_fd, const struct stat *st, const char *name,
+                        int64_t max_bytes, int backups, int64_t max_line) {
     as_logfile *log = calloc(1, sizeof *log);
     int error = log ? init_locks(log) : ENOMEM;
     if (!log || error != 0) {
@@ -77,24 +77,47 @@ as_logfile *as_logfile_new(int fd, int dir_fd, const char *name, int64_t max_byt
     log->max_bytes = dir_fd >= 0 ? max_bytes : AS_FOREVER;
     log->name = strdup(name);
     log->line = log->max_bytes == AS_FOREVER ? NULL : malloc(log->max_line);
-    bool no_memory = !log->name || (!log->line && log->max_bytes != AS_FOREVER);
-    if (no_memory || fstat(fd, &st) < 0) {
-        error = no_memory ? ENOMEM : errno;
+    if (!log->name || (!log->line && log->max_bytes != AS_FOREVER)) {
         as_logfile_free(log);
-        errno = error;
+        errno = ENOMEM;
         return NULL;
     }
-    log->regular = S_ISREG(st.st_mode);
-    log->pipe = S_ISFIFO(st.st_mode);
-    log->socket = S_ISSOCK(st.st_mode);
+    log->regular = log->direct = S_ISREG(st->st_mode);
+    log->pipe = S_ISFIFO(st->st_mode);
+    log->socket = S_ISSOCK(st->st_mode);
     if (!log->regular && !log->socket) {
         stop_blocking(&log->fd);
+        int flags = fcntl(log->fd, F_GETFL);
+        log->direct = flags >= 0 && (flags & O_NONBLOCK);
     }
-    int flags = fcntl(log->fd, F_GETFL);
-    log->direct = log->regular || (!log->socket && flags >= 0 && (flags & O_NONBLOCK));
-    log->device = st.st_dev;
-    log->inode = st.st_ino;
+    log->device = st->st_dev;
+    log->inode = st->st_ino;
     return log;
+}
+
+as_logfile *as_logfile_new(int fd, int dir_fd, const char *name, int64_t max_bytes, int backups,
+                           int64_t max_line) {
+    struct stat st;
+    if (fstat(fd, &st) == 0) {
+        return make(fd, dir_fd, &st, name, max_bytes, backups, max_line);
+    }
+    int error = errno;
+    as_close(&fd);
+    as_close(&dir_fd);
+    errno = error;
+    return NULL;
+}
+
+as_logfile *as_logfile_open(const char *path, int64_t max_line) {
+    struct stat st;
+    int flags = O_WRONLY | O_CREAT | O_APPEND | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW;
+    int fd = as_open_plain(path, (uint64_t)flags, 0600);
+    if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_nlink == 1 &&
+        !(st.st_mode & (S_ISUID | S_ISGID)) && as_is_own(&st)) {
+        return make(fd, -1, &st, "", AS_FOREVER, 0, max_line);
+    }
+    as_close(&fd);
+    return NULL;
 }
 
 void as_logfile_free(as_logfile *log) {

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <semaphore.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -81,20 +82,41 @@ struct open_how_5_6 {
     uint64_t flags, mode, resolve;
 };
 
-int as_open_directory(const char *path) {
+int as_open_plain(const char *path, uint64_t flags, uint64_t mode) {
     enum { NO_SYMLINKS = 1 << 2 };
-    struct open_how_5_6 how = {.flags = O_PATH | O_DIRECTORY | O_CLOEXEC, .resolve = NO_SYMLINKS};
+    struct open_how_5_6 how = {.flags = flags | O_CLOEXEC, .mode = mode, .resolve = NO_SYMLINKS};
     long fd = syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof how);
     return fd < 0 ? -errno : (int)fd;
 }
 
-int as_is_own_directory(const char *path) {
-    struct stat status;
+int as_open_directory(const char *path) { return as_open_plain(path, O_PATH | O_DIRECTORY, 0); }
+
+bool as_is_own(const struct stat *status) {
+    return status->st_uid == 0 || status->st_uid == geteuid();
+}
+
+int as_is_own_directory(const char *path, as_identity *identity) {
+    struct stat status = {0};
     int fd = as_open_directory(path);
-    bool own = fd >= 0 && fstat(fd, &status) == 0 &&
-               (status.st_uid == 0 || status.st_uid == geteuid());
+    bool own = fd >= 0 && fstat(fd, &status) == 0 && as_is_own(&status);
     as_close(&fd);
+    *identity = (as_identity){status.st_dev, status.st_ino};
     return own;
+}
+
+int as_has_own_directories(const as_identity *identity, const char *paths, uint32_t count) {
+    struct stat status;
+    if (stat(paths, &status) < 0 || status.st_dev != identity->device ||
+        status.st_ino != identity->inode) {
+        return false;
+    }
+    for (uint32_t i = 1; i < count; i++) {
+        paths += strlen(paths) + 1;
+        if (lstat(paths, &status) < 0 || !S_ISDIR(status.st_mode) || !as_is_own(&status)) {
+            return false;
+        }
+    }
+    return true;
 }
 
 struct as_gate {

@@ -120,6 +120,14 @@ def run(
     census.close()
 
 
+def usual_log_file() -> None:
+    log = _native.LogFile.open_usual(str(BASE / "usual"), 1000)
+    assert log is not None
+    log.begin(empty=True)
+    log.close()
+    assert _native.LogFile.open_usual(str(BASE), 1000) is None
+
+
 def log_file() -> None:
     log = open_log(1000)
     log.identity()
@@ -131,6 +139,8 @@ def directory() -> None:
     os.close(_native.open_plain_directory(str(BASE)))
     assert _native.is_plain_own_directory(str(BASE))
     assert not _native.is_plain_own_directory(str(BASE / "none"))
+    directories = _native.Directories(BASE, BASE)
+    assert directories.are_there(directories.identity())
 
 
 def environment() -> None:
@@ -188,6 +198,7 @@ def not_run() -> None:
 
 CASES: Final[dict[str, tuple[Callable[[], object], int]]] = {
     "log file": (log_file, 100),
+    "usual log file": (usual_log_file, 100),
     "directory": (directory, 200),
     "environment": (environment, 200),
     "gate": (gate, 200),

@@ -141,11 +141,33 @@ def test_a_rotation_that_cannot_be(run: RunScript, tmp_path: Path) -> None:
     ]
 
 
-def test_a_bin_directory_that_was_removed(make_runner: MakeRunner) -> None:
+@pytest.mark.parametrize("which", ["", "bin", "own", "file", "moved"])
+def test_a_directory_that_was_removed(make_runner: MakeRunner, which: str) -> None:
     """R2, R5: the next run finds it again."""
+    script = Script(script='cd "$CODER_SCRIPT_BIN_DIR" && cd "$CODER_SCRIPT_DATA_DIR"')
+    runner = make_runner(script)
+    for attempt in range(2):
+        gone = runner.data_dir / (str(script.log_source_id) if which == "own" else which)
+        if which == "moved":
+            runner.data_dir.rename(runner.data_dir.with_name(f"moved-{attempt}"))
+        elif which == "file":
+            runner.script_bin_dir.rmdir()
+            runner.script_bin_dir.write_text("in the way")
+            assert "not a directory" in runner.execute(check=False)[0].reason
+            runner.script_bin_dir.unlink()
+        elif gone.exists():
+            shutil.rmtree(gone)
+        assert runner.execute()[0].ok
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make another user's files")
+def test_a_directory_that_became_another_users(make_runner: MakeRunner) -> None:
+    """R2: what is not this user's any more is looked at again, and refused as on the first day."""
     runner = make_runner('test -d "$CODER_SCRIPT_BIN_DIR"')
-    shutil.rmtree(runner.script_bin_dir)
     assert runner.execute()[0].ok
+    runner.data_dir.chmod(0o777)
+    os.chown(runner.script_bin_dir, 65534, 65534)
+    assert "belongs to user 65534" in runner.execute(check=False)[0].reason
 
 
 def test_a_cancel_that_is_no_token(make_runner: MakeRunner) -> None:

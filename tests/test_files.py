@@ -152,6 +152,77 @@ def test_new_log(tmp_path: Path) -> None:
         assert (target.name, target.truncate) == ("a.log", True)
 
 
+def leads_to(descriptor: str, path: Path) -> bool:
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}") == str(path)
+    except FileNotFoundError:  # that of the listing itself
+        return False
+
+
+def test_usual_log(tmp_path: Path) -> None:
+    """L2: what one call opens is as by ``open_log``: mode and flags, and nothing is emptied."""
+    path, before = tmp_path / "a.log", descriptors()
+    with umask(0o000):
+        log = FILES.open_usual(path, 100)
+    assert log is not None
+    assert mode_of(path) == 0o600
+    (fd,) = (int(name) for name in descriptors() if leads_to(name, path))
+    with opened(path) as target:
+        assert fcntl.fcntl(fd, fcntl.F_GETFL) == fcntl.fcntl(target.fd, fcntl.F_GETFL)
+    assert not os.get_inheritable(fd)
+    os.write(fd, b"old")
+    log.close()
+    again = FILES.open_usual(path, 100)
+    assert again is not None
+    assert path.read_bytes() == b"old"
+    again.begin(empty=True)
+    assert path.read_bytes() == b""
+    again.close()
+    assert descriptors() == before
+
+
+def make_link_on_the_way(path: Path) -> None:
+    real = path.parent.with_name("real")
+    path.parent.rename(real)
+    path.parent.symlink_to(real)
+
+
+def make_set_user_id(path: Path) -> None:
+    path.write_text("")
+    path.chmod(0o4600)
+
+
+def make_foreign(path: Path) -> None:
+    path.write_text("")
+    os.chown(path, 65534, 65534)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        make_link_on_the_way,
+        make_set_user_id,
+        pytest.param(
+            make_foreign,
+            marks=pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away"),
+        ),
+    ],
+)
+def test_unusual_log(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    """L2: what has to be looked at more closely is not opened in one call."""
+    (tmp_path / "logs").mkdir()
+    path = tmp_path / "logs/a.log"
+    make(path)
+    before = descriptors()
+    assert FILES.open_usual(path, 100) is None
+    assert descriptors() == before
+
+
+def test_null_is_never_made() -> None:
+    """L2: not even where it is missing would root make a regular file of that name."""
+    assert FILES.open_usual(Path("/dev/null"), 100) is None
+
+
 def test_existing_log_is_appended_to(tmp_path: Path) -> None:
     """L2: opening truncates nothing and changes no mode."""
     path = tmp_path / "a.log"
@@ -286,6 +357,7 @@ def test_refused(tmp_path: Path, make: Callable[[Path], None], number: int, text
     path = tmp_path / "a.log"
     make(path)
     before, names = descriptors(), sorted(os.listdir(tmp_path))
+    assert FILES.open_usual(path, 100) is None
     with pytest.raises(OSError, match=text) as caught:
         FILES.open_log(path)
     assert caught.value.errno == number
@@ -303,6 +375,7 @@ def test_fifo_with_a_reader_is_refused(tmp_path: Path) -> None:
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
         before = descriptors()
+        assert FILES.open_usual(path, 100) is None
         with pytest.raises(OSError, match="is a FIFO"):
             FILES.open_log(path)
         assert descriptors() == before
@@ -324,6 +397,7 @@ def test_fifo_with_a_reader_is_refused(tmp_path: Path) -> None:
 def test_system_files_are_refused(path: str, text: str) -> None:
     """L2: devices, the root and links to descriptors are refused."""
     before = descriptors()
+    assert FILES.open_usual(Path(path), 100) is None
     with pytest.raises(OSError, match=text):
         FILES.open_log(Path(path))
     assert descriptors() == before
@@ -341,6 +415,7 @@ def test_failed_open_names_the_path(tmp_path: Path, name: str, error: type[OSErr
     """L2: an error of the system keeps its type, names a path and leaves no descriptor."""
     (tmp_path / "file").write_text("")
     before = descriptors()
+    assert FILES.open_usual(tmp_path / name, 100) is None
     with pytest.raises(error) as caught:
         FILES.open_log(tmp_path / name)
     assert str(caught.value.filename) in (str(tmp_path / name), str((tmp_path / name).parent))
