@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -38,6 +39,9 @@ _BATCH, _CHILD = ffi.typeof("as_batch *"), ffi.typeof("as_child *")
 _IDENTITY = ffi.typeof("as_identity *")
 
 _PATH: Final = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
+
+# One that takes longer hangs in the kernel, as on a dead mount: forks do not wait for it.
+_LONGEST_START: Final = 0.5  # seconds
 
 code_environment: Final = _strings.environment
 
@@ -190,18 +194,21 @@ class Starts:
 
     def __init__(self) -> None:
         self.pointer = made(lib.as_starts_new(), lib.as_starts_free, errno.ENOMEM)
+        self._holder = threading.local()  # whether the thread, which forks, holds up starts
 
     def hold(self) -> None:
         """Wait for the starts under way, and hold up others: the host is about to fork."""
-        lib.as_starts_hold(self.pointer)
+        held = lib.as_starts_hold(self.pointer, nanoseconds(_LONGEST_START)) == 0
+        self._holder.held = held
 
     def resume_in_parent(self) -> None:
         """Let starts go on after a fork."""
-        lib.as_starts_resume(self.pointer, False)
+        if self._holder.held:
+            lib.as_starts_resume(self.pointer)
 
     def resume_in_child(self) -> None:
         """Let there be starts in the child of a fork."""
-        lib.as_starts_resume(self.pointer, True)
+        lib.as_starts_begin_anew(self.pointer)
 
     def spawn(
         self,

@@ -87,9 +87,12 @@ typedef struct as_starts as_starts;
 as_starts *as_starts_new(void);
 void as_starts_free(as_starts *starts);
 /* Before a fork: waits for the starts under way, and holds up others, for a child forked meanwhile
-   would keep the pipes of these scripts open. After it, in the parent and in the child, resume. */
-void as_starts_hold(as_starts *starts);
-void as_starts_resume(as_starts *starts, int in_child);
+   would keep the pipes of these scripts open. 0: resume is due, in the parent; or AS_TIMEOUT: a start
+   hangs in the kernel, as on a dead mount, and the fork does not wait for that. */
+int as_starts_hold(as_starts *starts, int64_t timeout);
+void as_starts_resume(as_starts *starts);
+/* In the child of a fork, whatever hold said. */
+void as_starts_begin_anew(as_starts *starts);
 
 enum { AS_FORKING, AS_JOINING, AS_ENTERING, AS_EXECUTING }; /* as_child.step */
 
@@ -143,7 +146,6 @@ void as_pool_close(as_pool *pool);
 typedef struct {
     as_pool *pool;
     as_census *census;
-    as_starts *starts;     /* whose children may hold the pipes until their exec; NULL: none */
     int64_t max_line;      /* bytes */
     int64_t stall_timeout; /* a logger that took longer for one batch loses lines */
     int64_t wait_delay;

@@ -32,11 +32,6 @@ int as_open_plain(const char *path, uint64_t flags, uint64_t mode);
 /* Whether it belongs to this user or to root. */
 bool as_is_own(const struct stat *status);
 
-/* ---- spawn.c ---- */
-
-/* Waits for the starts under way, a second at most: an exec may hang. */
-void as_starts_settle(as_starts *starts);
-
 /* ---- lines.c: pure functions over bytes ---- */
 
 #define AS_BATCH_BYTES 65536

@@ -73,24 +73,16 @@ void as_starts_free(as_starts *starts) {
     }
 }
 
-void as_starts_hold(as_starts *starts) { (void)pthread_rwlock_wrlock(&starts->lock); }
-
-void as_starts_resume(as_starts *starts, int in_child) {
-    if (in_child) {
-        (void)starts_init(
-            starts); /* its owner's thread id is the parent's, so it cannot be unlocked */
-    } else {
-        (void)pthread_rwlock_unlock(&starts->lock);
-    }
-}
-
-void as_starts_settle(as_starts *starts) {
-    int64_t until = as_realtime() + AS_SECOND; /* pthread_rwlock_timedwrlock knows no other clock */
+int as_starts_hold(as_starts *starts, int64_t timeout) {
+    int64_t until = as_realtime() + timeout; /* pthread_rwlock_timedwrlock knows no other clock */
     struct timespec when = {.tv_sec = until / AS_SECOND, .tv_nsec = until % AS_SECOND};
-    if (starts && pthread_rwlock_timedwrlock(&starts->lock, &when) == 0) {
-        (void)pthread_rwlock_unlock(&starts->lock);
-    }
+    return pthread_rwlock_timedwrlock(&starts->lock, &when) == 0 ? 0 : AS_TIMEOUT;
 }
+
+void as_starts_resume(as_starts *starts) { (void)pthread_rwlock_unlock(&starts->lock); }
+
+/* The lock's owner is a thread of the parent, so it cannot be unlocked. */
+void as_starts_begin_anew(as_starts *starts) { (void)starts_init(starts); }
 
 /* ---- the child ---- */
 

@@ -5,7 +5,9 @@
  *   RUNNING   the leader exits                           LINGERING
  *             the deadline, or a cancel                  STOPPING (stop signal to the tree)
  *   LINGERING the pipes are at their end                 DRAINING: exited
- *             wait_delay, or a cancel                    DRAINING: pipes open
+ *             wait_delay, or a cancel                    LAST_LOOK
+ *   LAST_LOOK the pipes are at their end                 DRAINING: exited
+ *             a tenth of a second                        DRAINING: pipes open
  *   STOPPING  the tree is gone                           DRAINING: timed out, or cancelled
  *             kill_delay                                 KILLING (SIGKILL to the tree)
  *   KILLING   the tree is gone, or one second            DRAINING
@@ -30,8 +32,10 @@
 #define GRACE (AS_SECOND / 2000) /* most processes obey within it: then one scan is enough */
 #define KILL_AGAIN (5 * AS_MILLISECOND)
 #define LOOK_AGAIN (50 * AS_MILLISECOND)
+/* Who starts a process, here or elsewhere in the host, has it hold copies of all pipes until its exec. */
+#define UNTIL_EXEC (100 * AS_MILLISECOND)
 
-enum phase { NEW, RUNNING, LINGERING, STOPPING, KILLING, DRAINING, ENDED };
+enum phase { NEW, RUNNING, LINGERING, LAST_LOOK, STOPPING, KILLING, DRAINING, ENDED };
 
 struct as_run {
     _Atomic int references;
@@ -236,14 +240,15 @@ static void step(as_run *run, int64_t now) {
             stop(run, AS_TIMED_OUT, now);
         }
     }
-    if (run->phase == LINGERING) {
+    if (run->phase == LINGERING && (cancel || as_due(run->phase_end, now))) {
+        as_output_look_for_hang_ups(&run->output);
+        set_phase(run, LAST_LOOK, now, UNTIL_EXEC);
+    }
+    if (run->phase == LINGERING || run->phase == LAST_LOOK) {
         if (as_output_no_writers(&run->output)) {
             drain(run, AS_EXITED, now);
-        } else if (cancel || as_due(run->phase_end, now)) {
-            /* A script that starts has a copy of the pipes until its exec: it is not meant. */
-            as_starts_settle(run->rules.starts);
-            as_output_look_for_hang_ups(&run->output);
-            drain(run, as_output_no_writers(&run->output) ? AS_EXITED : AS_PIPES_OPEN, now);
+        } else if (run->phase == LAST_LOOK && as_due(run->phase_end, now)) {
+            drain(run, AS_PIPES_OPEN, now);
         }
     }
     if (run->phase == STOPPING || run->phase == KILLING) {
@@ -281,7 +286,7 @@ static nfds_t collect(const as_run *run, struct pollfd *fds) {
     fds[SIGNAL] = as_pollfd(run->signal_fd, POLLIN);
     nfds_t count = MEMBERS;
     for (size_t i = 0; i < run->tree.listed; i++) {
-        if (run->tree.members[i].pidfd >= 0) { /* poll refuses more entries than RLIMIT_NOFILE */
+        if (run->tree.members[i].pidfd >= 0) {
             fds[count++] = as_pollfd(run->tree.members[i].pidfd, POLLIN);
         }
     }
@@ -297,6 +302,17 @@ static int64_t next_deadline(const as_run *run) {
     return as_earlier(next, as_output_deadline(&run->output));
 }
 
+/* poll refuses more entries than RLIMIT_NOFILE, which the host may have lowered: one after the other, and
+   not as fast as it goes. */
+static int look_at_each(struct pollfd *fds, nfds_t count) {
+    int result = poll(NULL, 0, 10);
+    for (nfds_t i = 0; result >= 0 && i < count; i++) {
+        fds[i].revents = 0;
+        result = fds[i].fd < 0 ? 0 : poll(&fds[i], 1, 0);
+    }
+    return result < 0 ? -errno : 0;
+}
+
 /* Waits for an event or the deadline. 0 or -errno: then nothing is known of the descriptors. */
 static int wait_until(struct pollfd *fds, nfds_t count, int64_t deadline) {
     struct timespec timeout, *limit = NULL;
@@ -310,11 +326,7 @@ static int wait_until(struct pollfd *fds, nfds_t count, int64_t deadline) {
         return 0;
     }
     int error = errno;
-    if (error != EINTR) {
-        /* ENOMEM, or more descriptors than RLIMIT_NOFILE: not as fast as it goes. */
-        (void)poll(NULL, 0, 10);
-    }
-    return -error;
+    return error == EINTR ? -error : look_at_each(fds, count);
 }
 
 /* When all that is watched has ended, what it may have forked is looked for at once. */

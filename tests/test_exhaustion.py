@@ -152,3 +152,34 @@ def test_a_start_that_waits_can_be_ended(make_runner: MakeRunner, lines: Lines, 
             runner.cancel(one.run_id)
         rich.result()
         poor.join()
+
+
+@pytest.mark.parametrize("limit", [1, 6])
+def test_a_limit_that_falls_during_a_run(tmp_path: Path, limit: int) -> None:
+    """K1, S1: poll takes no more descriptors than RLIMIT_NOFILE, and a run ends all the same."""
+    program = f"""
+import resource
+os.mkfifo(BASE / "go")
+go = os.open(BASE / "go", os.O_RDWR)
+runner = make("echo up; read line <go; echo $line", "echo up; exec sleep 60", working_dir=BASE)
+running = threading.Thread(
+    target=lambda: say(*(result.status for result in runner.execute(check=False)))
+)
+running.start()
+while [run.last_line for run in runner.runs()] != ["up"] * 2:
+    time.sleep(0.01)
+resource.setrlimit(resource.RLIMIT_NOFILE, ({limit}, 100))
+os.write(go, b"there\\n")
+while len(runner.runs()) > 1:
+    time.sleep(0.01)
+runner.cancel(runner.runs()[0].run_id)
+running.join()
+resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
+runner.close()
+"""
+    assert sorted(run_host(tmp_path, program)) == [
+        "line there",
+        "line up",
+        "line up",
+        "succeeded cancelled",
+    ]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -129,3 +131,24 @@ def test_the_next_write_gets_sigpipe(run: RunScript, lines: Lines, tmp_path: obj
     pid = int(next(line for line in lines.lines if line.isdecimal()))
     assert result.status is RunStatus.PIPES_OPEN
     eventually(lambda: not is_alive(pid))
+
+
+@pytest.mark.slow
+def test_what_the_host_starts_meanwhile_holds_nothing(make_runner: MakeRunner) -> None:
+    """K5: each process has copies of the pipes until its exec, also one that ``Popen`` starts."""
+    over = threading.Event()
+
+    def start_others() -> None:
+        while not over.is_set():
+            subprocess.run(["/bin/true"], check=True)
+
+    others = [threading.Thread(target=start_others) for _ in range(2)]
+    for thread in others:
+        thread.start()
+    runner = make_runner("exit 0", wait_delay=0)
+    try:
+        assert {runner.execute(check=False)[0].status for _ in range(100)} == {RunStatus.SUCCEEDED}
+    finally:
+        over.set()
+        for thread in others:
+            thread.join()

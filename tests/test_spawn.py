@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from support import PATIENCE, Background, children, eventually, run_host
 
-from agentscripts import Command
+from agentscripts import Command, _native
 from agentscripts._spawn import Process, Spawner
 
 ENVIRONMENT = {"PATH": "/usr/bin:/bin"}
@@ -268,28 +268,43 @@ def test_starts_overlap(spawner: Spawner, tmp_path: Path) -> None:
         assert starting.is_alive()
 
 
-@pytest.mark.forks
-def test_a_fork_waits_for_a_start(spawner: Spawner, tmp_path: Path) -> None:
-    """R6, K5: or the host's child would hold the script's pipes open. Both may start afterwards."""
+def fork_and_start(spawner: Spawner) -> int:
+    """Fork a child that starts a process; return its pid."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        signal.alarm(20)
+        try:
+            code = run(spawner, "/bin/echo", "child") != ["child"]
+        finally:
+            os._exit(code)
+    return child
 
-    def fork() -> int:
-        child = os.fork()
-        if child == 0:
-            code = 1
-            signal.alarm(20)
-            try:
-                code = run(spawner, "/bin/echo", "child") != ["child"]
-            finally:
-                os._exit(code)
-        return child
 
-    with held_start(spawner, tmp_path):
-        forking = Background(fork)
-        forking.join(0.05)
-        assert forking.is_alive()
-    child = forking.result()
+def check_starts_in_both(spawner: Spawner, child: int) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert run(spawner, "/bin/echo", "parent") == ["parent"]
+
+
+@pytest.mark.forks
+def test_a_fork_waits_for_a_start(
+    spawner: Spawner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R6, K5: or the host's child would hold the script's pipes open. Both may start afterwards."""
+    monkeypatch.setattr(_native, "_LONGEST_START", PATIENCE)
+    with held_start(spawner, tmp_path):
+        forking = Background(lambda: fork_and_start(spawner))
+        forking.join(0.05)
+        assert forking.is_alive()
+    check_starts_in_both(spawner, forking.result())
+
+
+@pytest.mark.forks
+def test_a_fork_does_not_wait_for_a_start_that_hangs(spawner: Spawner, tmp_path: Path) -> None:
+    """R3: or one dead mount and one fork would end all starts, and the fork, for good."""
+    with held_start(spawner, tmp_path) as hanging:
+        check_starts_in_both(spawner, Background(lambda: fork_and_start(spawner)).result())
+        assert hanging.is_alive()
 
 
 @pytest.mark.forks

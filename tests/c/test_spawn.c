@@ -184,15 +184,15 @@ static void starts_and_forks(void) {
         CHECK_EQUAL(pthread_create(&threads[i], NULL, start_often, &it), 0);
     }
     while (atomic_load(&it.left) > 0 && count < 1000) {
-        as_starts_hold(it.starts);
+        CHECK_EQUAL(as_starts_hold(it.starts, 600 * AS_SECOND), 0);
         int pid = fork();
         CHECK(pid >= 0);
         if (pid == 0) {
-            as_starts_resume(it.starts, true);
+            as_starts_begin_anew(it.starts);
             (void)pause();
             _exit(0);
         }
-        as_starts_resume(it.starts, false);
+        as_starts_resume(it.starts);
         forked[count++] = pid;
     }
     for (int i = 0; i < THREADS; i++) {
