@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
+from agentscripts._directories import make_private
 from agentscripts._frozen import maker
 from agentscripts._model import Script
 
@@ -174,6 +175,7 @@ def private_script_file(text: str) -> Path:
     fd, path = tempfile.mkstemp(prefix="agentscripts-")
     try:
         with open(fd, "wb") as file:
+            make_private(fd)
             file.write(text.encode("utf-8", "surrogateescape"))
     except BaseException:
         os.unlink(path)

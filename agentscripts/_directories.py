@@ -10,7 +10,7 @@ from typing import Final, NamedTuple, NoReturn
 
 from agentscripts._native import is_plain_own_directory, open_plain_directory
 
-__all__ = ["close_quietly", "is_foreign", "make_directory", "open_directory"]
+__all__ = ["close_quietly", "is_foreign", "make_directory", "make_private", "open_directory"]
 
 _FLAGS: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _MOST_LINKS: Final = 40  # as in the kernel
@@ -22,6 +22,12 @@ def close_quietly(fd: int) -> None:
         os.close(fd)
     except OSError:
         pass
+
+
+def make_private(fd: int) -> None:
+    """Give a new file mode 0600, for a umask may take the owner's rights, too."""
+    with contextlib.suppress(OSError):  # a file system without modes
+        os.fchmod(fd, 0o600)
 
 
 def open_directory(path: str) -> int:

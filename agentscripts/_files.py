@@ -10,7 +10,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, NamedTuple, NoReturn, Protocol
 
-from agentscripts._directories import close_quietly, is_foreign, make_directory, open_directory
+from agentscripts._directories import (
+    close_quietly,
+    is_foreign,
+    make_directory,
+    make_private,
+    open_directory,
+)
 from agentscripts._model import Script
 from agentscripts._native import LogFile
 from agentscripts.errors import InvalidScriptError
@@ -106,10 +112,8 @@ class OSFilesystem:
         make_directory(str(path), mode)
 
     def open_usual(self, path: Path, max_line: int) -> LogFile | None:
-        """Open a log that never rotates, with one call, if it is as most are; else ``None``."""
-        text = str(path)
-        # Where it is missing, root would make a regular file of that name.
-        return None if text == _NULL else LogFile.open_usual(text, max_line)
+        """Open a log that never rotates, with one call, if it is there and as most are."""
+        return LogFile.open_usual(str(path), max_line)
 
     def open_log(self, path: Path) -> LogTarget:
         """Open a regular file with one link, ``/dev/null``, ``/dev/stdout`` or ``/dev/stderr``.
@@ -156,10 +160,13 @@ def _reopen_stream(number: int, text: str) -> int:
 def _open_in(dir_fd: int, name: str, path: str) -> LogTarget:
     if not name:
         _refuse(stat.S_IFDIR, path)
-    # Where /dev/null is missing, root would make a regular file of that name.
-    create = 0 if path == _NULL else os.O_CREAT
     try:
-        fd = os.open(name, _OPEN_FLAGS | create, _LOG_MODE, dir_fd=dir_fd)
+        try:
+            fd = os.open(name, _OPEN_FLAGS, dir_fd=dir_fd)
+        except FileNotFoundError:
+            if path == _NULL:  # root would make a regular file of that name
+                raise
+            fd = _make_in(dir_fd, name)
     except OSError as error:
         _explain(error, dir_fd, name, path)
     try:
@@ -168,6 +175,15 @@ def _open_in(dir_fd: int, name: str, path: str) -> LogTarget:
         close_quietly(fd)
         raise
     return LogTarget(fd, None if null else dir_fd, name, truncate=not null)
+
+
+def _make_in(dir_fd: int, name: str) -> int:
+    try:
+        fd = os.open(name, _OPEN_FLAGS | os.O_CREAT | os.O_EXCL, _LOG_MODE, dir_fd=dir_fd)
+    except FileExistsError:  # somebody else was quicker
+        return os.open(name, _OPEN_FLAGS, dir_fd=dir_fd)
+    make_private(fd)
+    return fd
 
 
 def _check(status: os.stat_result, dir_fd: int, path: str) -> bool:

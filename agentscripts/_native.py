@@ -118,7 +118,7 @@ class LogFile:
 
     @classmethod
     def open_usual(cls, path: str, line: int) -> Self | None:
-        """Open a log that does not rotate, if it is a file of ours with nothing unusual on the
+        """Open a log that does not rotate, if there is a file of ours with nothing unusual on the
         way; else nothing is open, and nothing said."""
         log = lib.as_logfile_open(path.encode(*_PATH), line)
         if not log:

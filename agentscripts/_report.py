@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from agentscripts._directories import close_quietly
+from agentscripts._directories import close_quietly, make_private
 from agentscripts._files import OSFilesystem
 from agentscripts._result import RunResult
 from agentscripts._timeline import Record, parse_record, render_timeline
@@ -105,6 +105,7 @@ def write_timeline(path: Path, records: list[Record], title: str) -> None:
     fd, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:
         with os.fdopen(fd, "w", encoding="utf-8") as file:
+            make_private(fd)
             file.write(text)
         os.replace(temporary, target)
     except BaseException:

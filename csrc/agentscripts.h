@@ -50,9 +50,9 @@ typedef struct as_logfile as_logfile;
    on failure. as_logfile_begin is to follow. */
 as_logfile *as_logfile_new(int fd, int dir_fd, const char *name, int64_t max_bytes, int backups,
                            int64_t max_line);
-/* The same for a file that never rotates, made with mode 0600 when it is missing, if all is as usual: no
-   symbolic link on the whole path, and a regular file with one name and no right of its own, of this
-   user's or root's. NULL: it is not, or something failed; nothing is open then. */
+/* The same for a file that never rotates, if it is there and all is as usual: no symbolic link on the whole
+   path, and a regular file with one name and no right of its own, of this user's or root's. NULL: it is
+   not, or something failed; nothing is open then. */
 as_logfile *as_logfile_open(const char *path, int64_t max_line);
 void as_logfile_free(as_logfile *log);
 /* Once no other writer of the file is left: takes its size, which counts for the rotation. empty: whether

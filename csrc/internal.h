@@ -28,7 +28,7 @@ void as_close(int *fd);
 /* out[0], out[1]: stdout's read (O_NONBLOCK) and write end; out[2], out[3]: stderr's. 0 or -errno. */
 int as_pipes(int out[4]);
 /* Opens what has no symbolic link on its whole path. The descriptor or -errno. */
-int as_open_plain(const char *path, uint64_t flags, uint64_t mode);
+int as_open_plain(const char *path, uint64_t flags);
 /* Whether it belongs to this user or to root. */
 bool as_is_own(const struct stat *status);
 

@@ -110,8 +110,8 @@ as_logfile *as_logfile_new(int fd, int dir_fd, const char *name, int64_t max_byt
 
 as_logfile *as_logfile_open(const char *path, int64_t max_line) {
     struct stat st;
-    int flags = O_WRONLY | O_CREAT | O_APPEND | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW;
-    int fd = as_open_plain(path, (uint64_t)flags, 0600);
+    int flags = O_WRONLY | O_APPEND | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW;
+    int fd = as_open_plain(path, (uint64_t)flags);
     if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_nlink == 1 &&
         !(st.st_mode & (S_ISUID | S_ISGID)) && as_is_own(&st)) {
         return make(fd, -1, &st, "", AS_FOREVER, 0, max_line);
@@ -305,7 +305,11 @@ static int make_fresh(const as_logfile *log, char *name, size_t size) {
             break;
         }
     }
-    return fd < 0 ? -errno : fd;
+    if (fd < 0) {
+        return -errno;
+    }
+    (void)fchmod(fd, 0600); /* a umask may take the owner's rights, too; some file systems refuse */
+    return fd;
 }
 
 /* Makes an empty file under the name in use and the old one .1. The new one comes first: where none

@@ -82,14 +82,14 @@ struct open_how_5_6 {
     uint64_t flags, mode, resolve;
 };
 
-int as_open_plain(const char *path, uint64_t flags, uint64_t mode) {
+int as_open_plain(const char *path, uint64_t flags) {
     enum { NO_SYMLINKS = 1 << 2 };
-    struct open_how_5_6 how = {.flags = flags | O_CLOEXEC, .mode = mode, .resolve = NO_SYMLINKS};
+    struct open_how_5_6 how = {.flags = flags | O_CLOEXEC, .resolve = NO_SYMLINKS};
     long fd = syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof how);
     return fd < 0 ? -errno : (int)fd;
 }
 
-int as_open_directory(const char *path) { return as_open_plain(path, O_PATH | O_DIRECTORY, 0); }
+int as_open_directory(const char *path) { return as_open_plain(path, O_PATH | O_DIRECTORY); }
 
 bool as_is_own(const struct stat *status) {
     return status->st_uid == 0 || status->st_uid == geteuid();

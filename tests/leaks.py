@@ -120,6 +120,7 @@ def run(
 
 
 def usual_log_file() -> None:
+    (BASE / "usual").touch()
     log = _native.LogFile.open_usual(str(BASE / "usual"), 1000)
     assert log is not None
     log.begin(empty=True)

@@ -187,6 +187,19 @@ def test_a_filesystem_that_returns_no_name(run: RunScript, name: str) -> None:
 # ---- rotation ----
 
 
+def test_a_umask_that_takes_all(make_runner: MakeRunner, tmp_path: Path) -> None:
+    """L2, L4: each file has mode 0600 all the same, for the next run, too, is to write it."""
+    runner = make_runner("seq 100", max_log_bytes=100, log_backups=2)
+    old = os.umask(0o777)
+    try:
+        (result,) = runner.execute()
+    finally:
+        os.umask(old)
+    assert result.log_path is not None
+    files = [result.log_path, *result.log_path.parent.glob(f"{result.log_path.name}.*")]
+    assert [stat.S_IMODE(file.stat().st_mode) for file in files] == [0o600] * 3
+
+
 def test_rotation_at_lines(run: RunScript, tmp_path: Path) -> None:
     """L4: each file ends at a line's end and is no longer than the limit; no byte is lost."""
     result = run(COUNT.format(300, "line"), max_log_bytes=500, log_backups=20)

@@ -371,8 +371,13 @@ say(result.status, len(result.survivors), state in ("Z", "X", "gone"))
 # ---- the private file of a script
 
 
-def test_the_private_file(make_runner: MakeRunner, lines: Lines) -> None:
+@pytest.mark.parametrize("mask", [0o022, 0o777], ids=oct)
+def test_the_private_file(
+    make_runner: MakeRunner, lines: Lines, mask: int, request: pytest.FixtureRequest
+) -> None:
     """R4: only this user can read it, nobody else can move it, and it goes with the run."""
+    old = os.umask(mask)
+    request.addfinalizer(lambda: os.umask(old))
     script = '#!/bin/sh\necho file "$0"; ls -ld "$0"; while :; do sleep 0.01; done'
     before = descriptors()
     runner = make_runner(Script(script=script), stop_signal=signal.SIGTERM)

@@ -208,10 +208,11 @@ def test_a_page_replaces_no_device_and_no_link(tmp_path: Path) -> None:
     assert "No runs." in (tmp_path / "page").read_text()
 
 
+@pytest.mark.parametrize("mask", [0o000, 0o777], ids=oct)
 @pytest.mark.parametrize("name", ["results.jsonl", "timeline.html"])
-def test_report_is_private(tmp_path: Path, name: str) -> None:
+def test_report_is_private(tmp_path: Path, name: str, mask: int) -> None:
     """X1: it holds the last lines of each run, so it is as private as a log, and as careful."""
-    old = os.umask(0)
+    old = os.umask(mask)
     try:
         report = Report(tmp_path / "new/report", "t", pytest.fail)
         report.add(result("a", 0, 1))
