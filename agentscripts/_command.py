@@ -25,6 +25,7 @@ __all__ = [
     "CommandFactory",
     "ShellCommandFactory",
     "base_environment",
+    "checked_command",
     "login_shell",
     "private_script_file",
     "script_environment",
@@ -56,6 +57,22 @@ class Command:
 
 
 _make_command: Final = maker(Command)
+
+
+def checked_command(made: object) -> Command:
+    """Return what a factory has made, if it is a command.
+
+    Raises ``TypeError`` or ``ValueError``, whose texts hold nothing of what may be a secret.
+    """
+    if not isinstance(made, Command):
+        kind = type(made).__name__
+        raise TypeError(f"create_command returned an object of type {kind}, expected a Command")
+    for name in ("argv", "cleanup"):
+        if isinstance(getattr(made, name), str | bytes | os.PathLike):
+            raise TypeError(f"the command's {name} is one word, expected a sequence of them")
+    if not made.argv:
+        raise ValueError("the command's argv is empty, expected a program and its arguments")
+    return made
 
 
 class CommandFactory(Protocol):

@@ -19,6 +19,7 @@ from agentscripts._model import Script
 from agentscripts._native import Census, Directories, Gate
 from agentscripts._options import Options
 from agentscripts._order import Order
+from agentscripts._outcome import exit_text
 from agentscripts._reports import Reports
 from agentscripts._result import RunResult
 from agentscripts._signals import WakeupPipe
@@ -146,11 +147,35 @@ class Context:
             pass
 
     def report(self, result: RunResult, group: WaitGroup | None) -> None:
-        """Hand a result to the metrics and to ``on_complete``; the group counts that call."""
+        """Tell metrics, ``on_complete`` (the group counts that call), and the agent's log."""
         if self.metrics:
             self.metrics.completed(result)
         if self.reports and group:
             self.reports.put(result, group)
+        self.log(
+            logging.INFO if result.ok else logging.WARNING,
+            'run agent script "%s": %s (%s after %.3f s)',
+            result.script.label,
+            result.reason or exit_text(result.exit_code),
+            result.status,
+            result.duration,
+        )
+        if result.log_error is not None:
+            self.log(
+                logging.WARNING,
+                'log file %s of script "%s" is incomplete: %s',
+                result.log_path,
+                result.script.label,
+                result.log_error,
+            )
+        if result.lines_dropped:
+            self.log(
+                logging.WARNING,
+                'logger of script "%s" was too slow: %d of %d lines were dropped',
+                result.script.label,
+                result.lines_dropped,
+                result.lines,
+            )
 
     def close(self) -> list[str]:
         """End the threads and close the descriptors; return the names of threads that are stuck.

@@ -17,12 +17,14 @@ from agentscripts._context import Context
 from agentscripts._delivery import Turn
 from agentscripts._launch import CANCELLED, EXHAUSTED, CallLimits, Launch, Started
 from agentscripts._model import Run, RunState, RunStatus, Script, Stage
-from agentscripts._outcome import exit_text, status_and_reason
+from agentscripts._native import LogFile
+from agentscripts._outcome import status_and_reason
 from agentscripts._process import describe, pipe_holders
 from agentscripts._result import RunResult, make_result
 from agentscripts._retry import added_up, delay_before_next
 from agentscripts._supervised import Outcome, Supervised
 from agentscripts._text import error_text
+from agentscripts._writers import WRITERS
 from agentscripts.errors import ScriptError
 
 __all__ = ["Execution"]
@@ -67,6 +69,8 @@ class Execution:
         self._sending = Turn()
         self._turn = threading.Lock()  # held while it writes to its log, as a run or a reminder
         self._begun = False  # it has written there; guarded by _turn
+        # Between two attempts: it is writing still, so nobody else empties the file (L2).
+        self._kept_log: LogFile | None = None
         self._on_ended: Callable[[], None] | None = None  # until it was called; guarded by _turn
         self._lock = threading.Lock()  # guards the two below together
         self._started: Started | None = None  # while it may be asked and cancelled
@@ -136,10 +140,14 @@ class Execution:
                 self._say_ended()
                 with self._lock:
                     known, self._started = self._started, None
-                launch.release()
-                if known is not None:
-                    known.core.close()
-                self._context.ended.end()
+                try:
+                    if self.retry_at is not None:
+                        self._kept_log = launch.hand_over_log(self._kept_log)
+                    launch.release()
+                finally:
+                    if known is not None:
+                        known.core.close()
+                    self._context.ended.end()
 
     def _say_ended(self) -> None:
         on_ended, self._on_ended = self._on_ended, None
@@ -363,32 +371,7 @@ class Execution:
 
     def _set_result(self, result: RunResult) -> None:
         self.result = result
+        if (kept := self._kept_log) is not None:
+            self._kept_log = None
+            WRITERS.close(kept)
         self._context.report(result, self._limits.reports)
-        self._context.log(
-            logging.INFO if result.ok else logging.WARNING,
-            'run agent script "%s": %s (%s after %.3f s)',
-            self.script.label,
-            result.reason or exit_text(result.exit_code),
-            result.status,
-            result.duration,
-        )
-        if result.log_error is not None or result.lines_dropped:
-            self._warn_of_loss(result)
-
-    def _warn_of_loss(self, result: RunResult) -> None:
-        if result.log_error is not None:
-            self._context.log(
-                logging.WARNING,
-                'log file %s of script "%s" is incomplete: %s',
-                result.log_path,
-                self.script.label,
-                result.log_error,
-            )
-        if result.lines_dropped:
-            self._context.log(
-                logging.WARNING,
-                'logger of script "%s" was too slow: %d of %d lines were dropped',
-                self.script.label,
-                result.lines_dropped,
-                result.lines,
-            )

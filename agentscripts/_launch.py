@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import time
 from datetime import datetime
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from agentscripts._cancel import CancelToken
-from agentscripts._command import script_environment
+from agentscripts._command import checked_command, script_environment
 from agentscripts._context import Context, Place
 from agentscripts._delivery import Turn
 from agentscripts._lifecycle import WaitGroup
@@ -21,6 +22,7 @@ from agentscripts._native import LogFile, nanoseconds
 from agentscripts._signals import DeferredSignals
 from agentscripts._spawn import Process
 from agentscripts._supervised import Outcome, Supervised
+from agentscripts._text import error_text
 from agentscripts._writers import WRITERS
 
 __all__ = ["CANCELLED", "EXHAUSTED", "CallLimits", "Launch", "Started"]
@@ -137,7 +139,7 @@ class Launch:
             run_id=self._run_id,
             scheduled_at=self._scheduled_at,
         )
-        command = options.command_factory.create_command(script, env)
+        command = checked_command(options.command_factory.create_command(script, env))
         self._cleanup = command.cleanup
         if options.cgroup is not None:
             self._join_cgroup(options.cgroup)
@@ -170,7 +172,16 @@ class Launch:
         Raises like ``start``; ``release`` is due in any case.
         """
         log = self._open_log()
-        core = self._make_core(flush)
+        try:
+            core = self._make_core(flush)
+        except Exception as error:  # the user's part raises; the file gets it all the same
+            self._context.log(
+                logging.WARNING,
+                'logger of script "%s" cannot be had: %s',
+                self._script.label,
+                error_text(error),
+            )
+            core = Supervised(self._context.rules, 0, flush)
         core.note(log, text)
         return core
 
@@ -206,6 +217,11 @@ class Launch:
         key, self._key = self._key, None
         return lines - self._context.delivery.detach(key)
 
+    def hand_over_log(self, kept: LogFile | None) -> LogFile | None:
+        """Return the log's writer, which is the caller's from now on, for one kept before."""
+        log, self._log = self._log, kept
+        return log
+
     def release(self) -> None:
         """Give everything back; may be called in any state, and again."""
         self.end_delivery(0)
@@ -213,8 +229,8 @@ class Launch:
             WRITERS.close(self._log)
             self._log = None
         for path in self._cleanup:
-            with contextlib.suppress(OSError):
-                path.unlink()
+            with contextlib.suppress(OSError, TypeError, ValueError):  # a user's, of any kind
+                os.unlink(path)
         self._cleanup = ()
         if self._cgroup_fd >= 0:
             os.close(self._cgroup_fd)

@@ -34,11 +34,17 @@ struct as_logfile {
     size_t max_line;
 };
 
+enum { DESCRIPTOR_PATH = 32 };
+
+static void descriptor_path(int fd, char path[DESCRIPTOR_PATH]) {
+    (void)snprintf(path, DESCRIPTOR_PATH, "/proc/self/fd/%d", fd);
+}
+
 /* A pipe or terminal in blocking mode may be the host's own: opened anew it has flags of its own. Where
    that is refused, the old one has to do. */
 static void stop_blocking(int *fd) {
-    char path[32];
-    (void)snprintf(path, sizeof path, "/proc/self/fd/%d", *fd);
+    char path[DESCRIPTOR_PATH];
+    descriptor_path(*fd, path);
     int other = open(path, O_WRONLY | O_APPEND | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
     if (other >= 0) {
         as_close(fd);
@@ -133,6 +139,18 @@ void as_logfile_free(as_logfile *log) {
     free(log);
 }
 
+/* Whether a file that has this size ends in the midst of a line; where that cannot be read, it does not. */
+static bool ends_in_line(int fd, off_t size) {
+    char path[DESCRIPTOR_PATH], last = '\n';
+    descriptor_path(fd, path);
+    int reader = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+    if (reader >= 0 && pread(reader, &last, 1, size - 1) < 1) {
+        last = '\n';
+    }
+    as_close(&reader);
+    return last != '\n';
+}
+
 int as_logfile_begin(as_logfile *log, int empty) {
     struct stat st;
     pthread_mutex_lock(&log->lock);
@@ -143,6 +161,7 @@ int as_logfile_begin(as_logfile *log, int empty) {
     }
     if (result == 0) {
         log->size = st.st_size;
+        log->in_line = log->regular && log->size > 0 && ends_in_line(log->fd, log->size);
     }
     pthread_mutex_unlock(&log->lock);
     return result;

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from conftest import MakeRunner
@@ -24,6 +25,7 @@ from agentscripts import (
     RunResult,
     RunStatus,
     Script,
+    ScriptLogger,
     ScriptNotStartedError,
     ShellCommandFactory,
     Stage,
@@ -525,3 +527,25 @@ def test_a_reminder_that_comes_too_late(
     )
     runner.execute()
     assert lines.lines == ["b"]
+
+
+def test_a_skip_whose_logger_cannot_be_had(
+    make_runner: MakeRunner, caplog: pytest.LogCaptureFixture
+) -> None:
+    """D1: the log file says why all the same, and the agent's log what is wrong."""
+
+    def refuse(log_source_id: UUID) -> ScriptLogger:
+        raise ValueError("no logger")
+
+    runner = make_runner(
+        Script(script="true", name="a"),
+        Script(script="true", name="b", depends_on=(Dependency("a"),)),
+        get_script_logger=refuse,
+    )
+    skipped = runner.execute(check=False)[1]
+    assert skipped.log_path is not None
+    assert skipped.log_path.read_text() == (
+        'agentscripts: not started: dependency "a" was not started\n'
+    )
+    assert 'logger of script "b" cannot be had: no logger' in caplog.text
+    assert "cannot be written" not in caplog.text

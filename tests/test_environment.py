@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 import re
@@ -11,6 +12,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import pytest
 from conftest import MakeRunner, RunScript
@@ -210,6 +212,54 @@ def test_an_environment_that_changes_meanwhile(make_runner: MakeRunner, lines: L
     assert len(env) > 2
     assert [line for line in lines.lines if "LATE" not in line] == ["FIRST=1", "ZWÖLF=12"]
     assert len(lines.lines) < len(env)
+
+
+class Factory:
+    """A command factory that returns what it is told, or says that descriptors have run out."""
+
+    def __init__(self, made: object) -> None:
+        self.made = made
+
+    def create_command(self, script: Script, env: Mapping[str, str]) -> Any:
+        if self.made is None and script.name == "exhausted":
+            raise OSError(errno.EMFILE, "Too many open files")
+        return self.made
+
+
+@pytest.mark.parametrize(
+    ("made", "why"),
+    [
+        (None, "create_command returned an object of type NoneType, expected a Command"),
+        (["/bin/true"], "create_command returned an object of type list, expected a Command"),
+        (Command([], {}), "the command's argv is empty, expected a program and its arguments"),
+        (Command("/bin/true", {}), "the command's argv is one word, expected a sequence of them"),
+        (
+            Command(["/bin/true"], {}, cleanup="left"),  # type: ignore[arg-type]
+            "the command's cleanup is one word, expected a sequence of them",
+        ),
+    ],
+)
+def test_what_is_no_command(make_runner: MakeRunner, made: object, why: str) -> None:
+    """R7: a factory's mistake is the run's failure, and says what was expected."""
+    (result,) = make_runner("true", command_factory=Factory(made)).execute(check=False)
+    assert (result.status, result.reason) == (RunStatus.NOT_STARTED, f"not started: {why}")
+
+
+@pytest.mark.parametrize("left", ["str", "Path", "missing", "number", "NUL"])
+def test_cleanup_of_any_kind(make_runner: MakeRunner, tmp_path: Path, left: str) -> None:
+    """R7, R3: whatever a factory leaves to be removed, the run ends, and so do those after it."""
+    file = tmp_path / "left"
+    file.touch()
+    kinds = {"str": str(file), "Path": file, "missing": "/none", "number": -1, "NUL": "\0"}
+    factory = Factory(Command(["/bin/true"], {}, cleanup=(kinds[left],)))  # type: ignore[arg-type]
+    runner = make_runner(
+        Script(script="x"), Script(name="exhausted", script="x"), command_factory=factory
+    )
+    assert runner.execute(lambda script: not script.name)[0].ok
+    assert file.exists() == (left not in ("str", "Path"))
+    factory.made = None
+    again = Background(lambda: runner.execute(lambda one: one.name != "", check=False))
+    assert "Too many open files" in again.result()[0].reason
 
 
 # ---- R6 ----

@@ -14,7 +14,7 @@ import pytest
 from conftest import MakeRunner, RunScript
 from support import Background, Lines, run_host
 
-from agentscripts import RunResult, RunStatus, Script
+from agentscripts import Dependency, RunResult, RunStatus, Script
 from agentscripts._files import LogTarget, OSFilesystem
 from agentscripts._native import LogFile
 
@@ -182,6 +182,21 @@ def test_a_filesystem_that_returns_no_name(run: RunScript, name: str) -> None:
 
     result = run("true", filesystem=Nameless(), max_log_bytes=100)
     assert result.status is RunStatus.NOT_STARTED
+
+
+def test_a_note_after_the_last_runs_unfinished_line(make_runner: MakeRunner) -> None:
+    """L3, D1: with append_logs, too, what the library says has a line of its own."""
+    runner = make_runner(
+        Script(script="exit 1", name="a"),
+        Script(script="printf partial", name="b", depends_on=(Dependency("a"),)),
+        append_logs=True,
+    )
+    (first,) = runner.execute(lambda script: script.name == "b")
+    assert first.log_path is not None
+    for _ in range(2):
+        runner.execute(check=False)
+    note = 'agentscripts: not started: dependency "a" failed'
+    assert first.log_path.read_text().splitlines() == ["partial", note, note]
 
 
 # ---- rotation ----

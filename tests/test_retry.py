@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from conftest import MakeRunner
-from support import Background, Lines, eventually
+from support import Background, Lines, descriptors, eventually
 
 from agentscripts import (
     CancelToken,
@@ -123,6 +123,34 @@ def test_succeeds_at_last(
     texts = [record.getMessage() for record in caplog.records]
     assert sum("attempt 1 of 6: exit status 1" in text for text in texts) == 1
     assert sum("attempt 2 of 6: exit status 1" in text for text in texts) == 1
+
+
+def test_nobody_empties_the_log_between_attempts(make_runner: MakeRunner) -> None:
+    """Retry: L2: a run that waits for its next attempt is one that is writing."""
+    flaky = Script(script="echo attempt; exit 1", retries=1, retry_delay=60, log_path="shared")
+    runner = make_runner(flaky, Script(script="echo other", name="other", log_path="shared"))
+    call = Background(lambda: runner.execute(lambda one: one is flaky, check=False))
+    (run,) = eventually(lambda: [one for one in runner.runs() if one.attempt == 2])
+    (other,) = runner.execute(lambda one: one.name == "other")
+    runner.cancel(run.run_id)
+    (result,) = call.result()
+    assert other.log_path is not None
+    first, note, *rest = other.log_path.read_text().splitlines()
+    assert (first, rest) == ("attempt", ["other"])
+    assert note.startswith("agentscripts: attempt 1 of 2")
+    assert (result.output_bytes, other.output_bytes) == (8, 6)
+
+
+def test_a_log_kept_for_an_attempt_that_never_comes(make_runner: MakeRunner) -> None:
+    """Retry: S2: it is given back when the run is cancelled meanwhile."""
+    before = descriptors()
+    runner = make_runner(Script(script="exit 1", retries=1, retry_delay=60, name="flaky"))
+    call = Background(lambda: runner.execute(check=False))
+    (run,) = eventually(lambda: [one for one in runner.runs() if one.attempt == 2])
+    runner.cancel(run.run_id)
+    assert call.result()[0].status is RunStatus.CANCELLED
+    runner.close()
+    assert descriptors() == before
 
 
 def test_fails_at_last(make_runner: MakeRunner, tmp_path: Path) -> None:
