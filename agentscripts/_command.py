@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
+from agentscripts._coding import coded, from_host, to_host
 from agentscripts._directories import make_private
 from agentscripts._frozen import maker
 from agentscripts._model import Script
@@ -121,22 +122,22 @@ class ShellCommandFactory:
                 interpreter[0] = _find_interpreter(interpreter[0], line, env)
                 return _file_command(interpreter, stripped, env)
         if _is_too_long(text):
-            return _file_command([self.shell_program], text, env)
+            return _file_command([from_host(self.shell_program)], text, env)
         # A shell would take a script that begins so for another option.
         argument = f" {text}" if text.startswith(("-", "+")) else text
-        argv = (self.shell_program, "-c", argument)
+        argv = (from_host(self.shell_program), "-c", argument)
         return _make_command(argv=argv, env=env, cwd=None, cleanup=())
 
 
 def _is_too_long(text: str) -> bool:
     # UTF-8 takes at most 4 bytes for a character; room is left for the NUL and a space before.
     limit = _MAX_ARGUMENT - 2
-    return len(text) > limit // 4 and len(text.encode("utf-8", "surrogateescape")) > limit
+    return len(text) > limit // 4 and len(coded(text)) > limit
 
 
 def _file_command(program: list[str], text: str, env: Mapping[str, str]) -> Command:
     path = private_script_file(text)
-    return Command((*program, str(path)), env, cleanup=(path,))
+    return Command((*program, from_host(str(path))), env, cleanup=(path,))
 
 
 def _split_interpreter(text: str, line: int) -> list[str]:
@@ -159,13 +160,13 @@ def _find_interpreter(name: str, line: int, env: Mapping[str, str]) -> str:
     subject = f'interpreter {name!r}, named by the "#!" in line {line} of the script,'
     if "/" in name:
         if os.path.isabs(name):
-            _require_program(name, f"{subject} is")
+            _require_program(to_host(name), f"{subject} is")
         return name
-    directories = [entry for entry in os.get_exec_path(env) if os.path.isabs(entry)]
+    directories = [to_host(entry) for entry in os.get_exec_path(env) if os.path.isabs(entry)]
     found = [path for entry in directories if os.path.isfile(path := os.path.join(entry, name))]
     for path in found:
         if os.access(path, os.X_OK):
-            return path
+            return from_host(path)
     if found:
         problem = f"{subject} is found on PATH at {', '.join(found)}, but is not executable"
         raise PermissionError(errno.EACCES, problem)
@@ -193,7 +194,7 @@ def private_script_file(text: str) -> Path:
     try:
         with open(fd, "wb") as file:
             make_private(fd)
-            file.write(text.encode("utf-8", "surrogateescape"))
+            file.write(coded(text))
     except BaseException:
         os.unlink(path)
         raise
@@ -239,7 +240,7 @@ def base_environment(environ: Mapping[str, str], shell: str) -> dict[str, str]:
     env["SHELL"] = shell
     if entry and not env.get("HOME"):
         env["HOME"] = entry.pw_dir
-    return env
+    return {from_host(name): from_host(value) for name, value in env.items()}
 
 
 def script_environment(
@@ -263,8 +264,8 @@ def script_environment(
     for name, value in options_env.items():
         env[name] = _expand(value, env) if "$" in value else value
     env.update(script_env)
-    env["CODER_SCRIPT_DATA_DIR"] = str(data_dir)
-    env["CODER_SCRIPT_BIN_DIR"] = directory = str(bin_dir)
+    env["CODER_SCRIPT_DATA_DIR"] = from_host(str(data_dir))
+    env["CODER_SCRIPT_BIN_DIR"] = directory = from_host(str(bin_dir))
     # Without a PATH a shell has a default one, which ours would hide.
     path = env.get("PATH", os.defpath)
     env["PATH"] = f"{directory}:{path}" if path else directory

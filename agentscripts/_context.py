@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from agentscripts._coding import to_host
 from agentscripts._command import base_environment, login_shell
 from agentscripts._delivery import Delivery
 from agentscripts._files import log_path_for
@@ -114,7 +115,7 @@ class Context:
                 "working directory %s is no directory; scripts start in the home directory",
                 wanted,
             )
-        home = env.get("HOME", "/")
+        home = to_host(env.get("HOME", "/"))
         return home if os.path.isdir(home) else "/"
 
     def make_cgroup(self, parent: Path, run_id: str) -> Path:

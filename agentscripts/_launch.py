@@ -147,7 +147,7 @@ class Launch:
         cwd = context.working_dir(command.cwd, env)
         began_at, began = time.time(), time.monotonic_ns()
         try:
-            process = context.spawner.spawn(command, cwd, self._limits.base, self._cgroup)
+            process = context.spawner.spawn(command, cwd, self._cgroup)
         except BaseException:
             core.close()  # else the result's cause would hold it, by its traceback
             raise

@@ -10,13 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from agentscripts._coding import coded
 from agentscripts._command import Command
 from agentscripts._native import Child, Starts, code_environment
 
 __all__ = ["Process", "Spawner"]
-
-# What the script gets is UTF-8, as in its file, whatever the host's locale is.
-_CODE: Final = "utf-8", "surrogateescape"
 
 _STARTS: Final = Starts()
 os.register_at_fork(
@@ -39,29 +37,27 @@ class Spawner:
         if stdin >= 0:
             os.close(stdin)
 
-    def spawn(
-        self, command: Command, cwd: str, base: dict[str, str], cgroup: Path | None
-    ) -> Process:
-        """Start a command; ``base`` is the environment that it shares with others.
+    def spawn(self, command: Command, cwd: str, cgroup: Path | None) -> Process:
+        """Start a command.
 
         Raises ``OSError``, or ``ValueError`` or ``TypeError`` for words that no program can get;
         then nothing was started and nothing is open.
         """
         args = command.argv
-        argv = [str.encode(word, *_CODE) for word in args]
+        argv = [coded(word) for word in args]
         for number, word in enumerate(argv):
             if b"\0" in word:
                 raise ValueError(f"argument {number} of the command holds a NUL")
         env = dict(command.env)  # which another thread may change
-        variables = code_environment(env, base)
+        variables = code_environment(env)
         sys.audit("subprocess.Popen", args[0], args, cwd, env)
         child = _STARTS.spawn(
             [argv[0]] if b"/" in argv[0] else _programs(argv[0], env),
             argv,
             variables,
             len(env),
-            cwd.encode(*_CODE),
-            str(cgroup / "cgroup.procs").encode(*_CODE) if cgroup else None,
+            os.fsencode(cwd),
+            os.fsencode(cgroup / "cgroup.procs") if cgroup else None,
             self._stdin,
             self._die_with_parent,
         )
@@ -99,4 +95,4 @@ class Process(subprocess.Popen[bytes]):
 
 def _programs(name: bytes, env: Mapping[str, str]) -> Sequence[bytes]:
     """Return the paths that ``execvpe`` would try for a name."""
-    return [os.path.join(entry.encode(*_CODE), name) for entry in os.get_exec_path(env)]
+    return [os.path.join(coded(entry), name) for entry in os.get_exec_path(env)]

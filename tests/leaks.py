@@ -61,7 +61,7 @@ def start(starts: _native.Starts, program: bytes, *words: bytes, cwd: bytes = b"
     env = {"PATH": "/usr/bin:/bin", "AGENTSCRIPTS_RUN_ID": RUN_ID}
     with open(os.devnull, "rb") as null:
         argv = [program, *words]
-        coded = _native.code_environment(env, {})
+        coded = _native.code_environment(env)
         return starts.spawn([program], argv, coded, len(env), cwd, None, null.fileno(), False)
 
 
@@ -144,10 +144,10 @@ def directory() -> None:
 
 
 def environment() -> None:
-    _native.code_environment({"A": "1", "É": "ü", "LONG": "x" * 5000}, {"É": "ü"})
+    _native.code_environment({"A": "1", "É": "ü", "LONG": "x" * 5000, "ODD": "\udcff"})
     for wrong in ({"A=": "b"}, {"A": "b\0"}, {"A": "\ud800"}):
         with contextlib.suppress(ValueError):
-            _native.code_environment({"A0": "1", **wrong}, {})
+            _native.code_environment({"A0": "1", **wrong})
             raise AssertionError("it was coded")
 
 

@@ -13,7 +13,7 @@ PACKAGE = Path(agentscripts.__file__).parent
 
 # Each module imports only modules of the layers above its own; docs/architecture.md has this table.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("_native", "_text"),
+    ("_coding", "_native", "_text"),
     (
         "_atexit",
         "_cancel",

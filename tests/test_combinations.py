@@ -177,8 +177,25 @@ def test_a_cancel_that_is_no_token(make_runner: MakeRunner) -> None:
         runner.execute(Stage.START, cancel=threading.Event())  # type: ignore[arg-type]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
+def with_charset(base: Path, charset: str) -> dict[str, str]:
+    """Return the environment of a host whose locale has this charset; ``""``: ASCII."""
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("LC_")},
+        "LC_ALL": "POSIX",
+        "PYTHONCOERCECLOCALE": "0",
+        "PYTHONUTF8": "0",
+    }
+    if charset:
+        locale = base / "locales" / "xx_XX"
+        locale.parent.mkdir()
+        # It warns of what the charset lacks, such as the euro sign.
+        command = ["localedef", "-c", "-f", charset, "-i", "POSIX", str(locale)]
+        subprocess.run(command, stderr=subprocess.DEVNULL)
+        environment |= {"LOCPATH": str(locale.parent), "LC_ALL": locale.name}
+    return environment
+
+
+each_charset = pytest.mark.parametrize(
     "charset",
     [
         "",
@@ -191,6 +208,10 @@ def test_a_cancel_that_is_no_token(make_runner: MakeRunner) -> None:
     ],
     ids=["ASCII", "ISO-8859-1"],
 )
+
+
+@pytest.mark.slow
+@each_charset
 def test_a_locale_without_utf_8(tmp_path: Path, charset: str) -> None:
     """R4, R5: scripts and their variables reach the shell as UTF-8, whatever the locale.
 
@@ -203,20 +224,28 @@ runner = make(Script(script="echo gr\\u00fcn $X $AGENTS $OTHER | od -An -v -tx1"
 say("".join(result.tail).replace(" ", ""))
 runner.close()
 """
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("LC_")},
-        "LC_ALL": "POSIX",
-        "PYTHONCOERCECLOCALE": "0",
-        "PYTHONUTF8": "0",
-    }
-    if charset:
-        locale = tmp_path / "locales" / "xx_XX"
-        locale.parent.mkdir()
-        # It warns of what the charset lacks, such as the euro sign.
-        command = ["localedef", "-c", "-f", charset, "-i", "POSIX", str(locale)]
-        subprocess.run(command, stderr=subprocess.DEVNULL)
-        environment |= {"LOCPATH": str(locale.parent), "LC_ALL": locale.name}
     bytes_of_agent = {b"AGENTS": b"\xe9t\xe9", b"OTHER": b"\xe9"}
-    said = run_host(tmp_path, program, env={**environment, **bytes_of_agent})
+    said = run_host(tmp_path, program, env={**with_charset(tmp_path, charset), **bytes_of_agent})
     expected = "grün weiß ".encode() + b"\xe9t\xe9 " + "ä\n".encode()
     assert said[-1] == expected.hex()
+
+
+@pytest.mark.slow
+@each_charset
+def test_names_of_files_without_utf_8(tmp_path: Path, charset: str) -> None:
+    """R4, R5, R6: a script finds its directories and files where the host has made them."""
+    program = """
+place = Path(os.fsdecode(os.fsencode(BASE) + b"/\\xe4"))
+(place / "bin").mkdir(parents=True)
+os.symlink("/bin/sh", place / "bin/interpreter")
+os.environ["TMPDIR"] = os.environ["HOME"] = str(place)
+os.environ["PATH"] = f"{place}/bin:{os.environ['PATH']}"
+text = 'cd "$CODER_SCRIPT_DATA_DIR" && cd "$CODER_SCRIPT_BIN_DIR" && interpreter -c "echo $$"'
+for options in ({}, {"working_dir": place}, {"shell": str(place / "bin/interpreter")}):
+    runner = make(text, "#!interpreter\\n" + text, "#!/usr/bin/env interpreter\\n" + text,
+                  data_dir_base=place, **options)
+    say(*(result.reason or "ok" for result in runner.execute(check=False)))
+    runner.close()
+"""
+    said = run_host(tmp_path, program, env=with_charset(tmp_path, charset))
+    assert [line for line in said if not line.startswith("line ")] == ["ok ok ok"] * 3

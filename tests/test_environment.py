@@ -195,25 +195,6 @@ def test_a_command_may_have_any_mapping(make_runner: MakeRunner, lines: Lines) -
     assert lines.lines == ["ALONE=ü"]
 
 
-def test_an_environment_that_changes_meanwhile(make_runner: MakeRunner, lines: Lines) -> None:
-    """R5: what others do to a factory's dict while it is coded, here by a name, is too late."""
-
-    class Name(str):
-        __slots__ = ()
-
-        def __hash__(self) -> int:
-            if len(env) < 100:
-                env[f"LATE{len(env)}"] = "1"
-            return str.__hash__(self)
-
-    env: dict[str, str] = {}
-    env = {"FIRST": "1", Name("ZWÖLF"): "12"}
-    assert make_runner("true", command_factory=Environment(env)).execute()[0].ok
-    assert len(env) > 2
-    assert [line for line in lines.lines if "LATE" not in line] == ["FIRST=1", "ZWÖLF=12"]
-    assert len(lines.lines) < len(env)
-
-
 class Factory:
     """A command factory that returns what it is told, or says that descriptors have run out."""
 

@@ -91,13 +91,13 @@ static const char *utf8(PyObject *text, Py_ssize_t *size) {
     return p;
 }
 
-static bool append_coded(buffer *out, PyObject *name, PyObject *value, bool of_agent) {
+/* With bytes that are no UTF-8, which Python holds as lone surrogates. */
+static bool append_odd(buffer *out, PyObject *name, PyObject *value) {
     char *bytes, *place = NULL;
     Py_ssize_t size;
     PyObject *text = PyUnicode_FromFormat("%U=%U", name, value), *coded = NULL;
     if (text) {
-        coded = of_agent ? PyUnicode_EncodeFSDefault(text)
-                         : PyUnicode_AsEncodedString(text, "utf-8", "surrogateescape");
+        coded = PyUnicode_AsEncodedString(text, "utf-8", "surrogateescape");
     }
     if (coded && PyBytes_AsStringAndSize(coded, &bytes, &size) == 0) {
         place = reserve(out, (size_t)size + 1);
@@ -111,21 +111,12 @@ static bool append_coded(buffer *out, PyObject *name, PyObject *value, bool of_a
     return place != NULL;
 }
 
-/* What is the agent's own came to it in the file system's encoding, and leaves in it; all else is UTF-8,
-   as in a script's file. Most is ASCII, which is the same in both. */
-static bool append_variable(buffer *out, PyObject *name, PyObject *value, PyObject *base) {
+static bool append_variable(buffer *out, PyObject *name, PyObject *value) {
     Py_ssize_t name_size, value_size = 0;
     const char *name_bytes = utf8(name, &name_size);
     const char *value_bytes = name_bytes ? utf8(value, &value_size) : NULL;
-    if (!value_bytes || name_size != PyUnicode_GetLength(name) ||
-        value_size != PyUnicode_GetLength(value)) {
-        const PyObject *agents = PyDict_GetItemWithError(base, name);
-        if (!agents && PyErr_Occurred()) {
-            return false;
-        }
-        if (!value_bytes || agents == value) {
-            return append_coded(out, name, value, agents == value);
-        }
+    if (!value_bytes) {
+        return append_odd(out, name, value);
     }
     size_t size = (size_t)name_size + (size_t)value_size + 2;
     char *place = reserve(out, size);
@@ -139,7 +130,7 @@ static bool append_variable(buffer *out, PyObject *name, PyObject *value, PyObje
 }
 
 /* What execve would take for something else is refused. */
-static bool append_checked(buffer *out, PyObject *name, PyObject *value, PyObject *base) {
+static bool append_checked(buffer *out, PyObject *name, PyObject *value) {
     if (!PyUnicode_Check(name) || !PyUnicode_Check(value)) {
         PyObject *type = (PyObject *)Py_TYPE(PyUnicode_Check(name) ? value : name);
         PyErr_Format(PyExc_TypeError, "environment variable %R is %R, expected str", name, type);
@@ -150,7 +141,7 @@ static bool append_checked(buffer *out, PyObject *name, PyObject *value, PyObjec
         return false;
     }
     size_t begin = out->size;
-    if (!append_variable(out, name, value, base)) {
+    if (!append_variable(out, name, value)) {
         return false;
     }
     if (memchr(out->bytes + begin, '\0', out->size - begin - 1)) {
@@ -160,16 +151,17 @@ static bool append_checked(buffer *out, PyObject *name, PyObject *value, PyObjec
     return true;
 }
 
-static PyObject *environment(PyObject *module, PyObject *args) {
+static PyObject *environment(PyObject *module, PyObject *env) {
     (void)module;
-    PyObject *env, *base, *name, *value, *result = NULL;
-    if (!PyArg_ParseTuple(args, "O!O!", &PyDict_Type, &env, &PyDict_Type, &base)) {
-        return NULL;
+    PyObject *name, *value, *result = NULL;
+    if (!PyDict_Check(env)) {
+        return PyErr_Format(PyExc_TypeError, "env is %R, expected a dict",
+                            (PyObject *)Py_TYPE(env));
     }
     buffer out = {0};
     bool done = reserve(&out, USUAL) != NULL;
     for (Py_ssize_t at = 0; done && PyDict_Next(env, &at, &name, &value);) {
-        done = append_checked(&out, name, value, base);
+        done = append_checked(&out, name, value);
     }
     if (done) {
         result = PyBytes_FromStringAndSize(out.bytes, (Py_ssize_t)out.size);
@@ -179,12 +171,11 @@ static PyObject *environment(PyObject *module, PyObject *args) {
 }
 
 static PyMethodDef methods[] = {
-    {"environment", environment, METH_VARARGS,
-     "environment($module, env, base, /)\n--\n\n"
-     "Return what execve takes, each variable with a NUL at its end. Those that are the very "
-     "objects\n"
-     "of base get the file system's encoding, the others UTF-8. Nothing else may change a dict\n"
-     "meanwhile. Raises ValueError or TypeError."},
+    {"environment", environment, METH_O,
+     "environment($module, env, /)\n--\n\n"
+     "Return what execve takes, each variable as UTF-8 with a NUL at its end. Nothing else may "
+     "change\n"
+     "the dict meanwhile. Raises ValueError or TypeError."},
     {"split", split, METH_VARARGS,
      "split($module, data, count, ascii, /)\n--\n\n"
      "Return the lines of UTF-8 text, as str(data, 'utf-8', 'replace').split(\"\\n\") does, only "
