@@ -73,6 +73,7 @@ class Context:
             self.rules: Final = Rules(
                 self.delivery.pool,
                 self.census,
+                self.spawner.starts,
                 max_line=options.max_line,
                 stall_timeout=options.stall_timeout,
                 wait_delay=options.wait_delay,

@@ -28,6 +28,7 @@ class Spawner:
     """Starts scripts for one runner. Thread-safe."""
 
     def __init__(self, *, die_with_parent: bool = False) -> None:
+        self.starts: Final = _STARTS
         self._die_with_parent = die_with_parent
         self._stdin = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from agentscripts._core import ffi, lib
 from agentscripts._model import RunState
-from agentscripts._native import Census, Child, Gate, LogFile, Pool, made, nanoseconds
+from agentscripts._native import Census, Child, Gate, LogFile, Pool, Starts, made, nanoseconds
 
 __all__ = ["CANCELLED", "EXITED", "PIPES_OPEN", "TIMED_OUT", "Outcome", "Rules", "Supervised"]
 
@@ -50,6 +50,7 @@ class Rules:
         self,
         pool: Pool,
         census: Census,
+        starts: Starts,
         *,
         max_line: int,
         stall_timeout: float | None,
@@ -57,7 +58,7 @@ class Rules:
         kill_delay: float | None,
         stop_signal: int,
     ) -> None:
-        self._kept = pool, census
+        self._kept = pool, census, starts
         self.pointer = ffi.new(
             _RULES,
             (

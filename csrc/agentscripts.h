@@ -146,6 +146,7 @@ void as_pool_close(as_pool *pool);
 typedef struct {
     as_pool *pool;
     as_census *census;
+    as_starts *starts;     /* whose children may hold the pipes until their exec; NULL: none */
     int64_t max_line;      /* bytes */
     int64_t stall_timeout; /* a logger that took longer for one batch loses lines */
     int64_t wait_delay;

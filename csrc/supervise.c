@@ -241,8 +241,12 @@ static void step(as_run *run, int64_t now) {
         }
     }
     if (run->phase == LINGERING && (cancel || as_due(run->phase_end, now))) {
+        as_starts *ours = run->rules.starts; /* may take longer */
+        if (ours && as_starts_hold(ours, AS_SECOND) == 0) {
+            as_starts_resume(ours);
+        }
         as_output_look_for_hang_ups(&run->output);
-        set_phase(run, LAST_LOOK, now, UNTIL_EXEC);
+        set_phase(run, LAST_LOOK, as_monotonic(), UNTIL_EXEC);
     }
     if (run->phase == LINGERING || run->phase == LAST_LOOK) {
         if (as_output_no_writers(&run->output)) {

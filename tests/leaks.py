@@ -71,10 +71,11 @@ def deliver(pool: _native.Pool) -> None:
         batch.lines()
 
 
-def rules(pool: _native.Pool, census: _native.Census) -> _supervised.Rules:
+def rules(pool: _native.Pool, census: _native.Census, starts: _native.Starts) -> _supervised.Rules:
     return _supervised.Rules(
         pool,
         census,
+        starts,
         max_line=65536,
         stall_timeout=5.0,
         wait_delay=5.0,
@@ -96,7 +97,7 @@ def run(
     thread = threading.Thread(target=deliver, args=(pool,), daemon=True)
     thread.start()
     gate.acquire(1.0)
-    one = _supervised.Supervised(rules(pool, census), int(logger), 5.0)
+    one = _supervised.Supervised(rules(pool, census, starts), int(logger), 5.0)
     child = start(starts, SHELL, b"-c", *words)
     one.prepare(
         child, log, gate, RUN_ID, cgroup_fd=-1, cancel_fd=-1, signal_fd=-1, deadline=deadline
@@ -191,7 +192,7 @@ def pool() -> None:
 
 def not_run() -> None:
     census = _native.Census()
-    shared = rules(_native.Pool(), census)
+    shared = rules(_native.Pool(), census, _native.Starts())
     _supervised.Supervised(shared, 0, 5.0).cancel(kill=False)
     census.close()
 
