@@ -34,26 +34,22 @@ _LARGEST: Final = 16 << 20  # bytes
 class Manifest:
     """What a manifest says: its scripts in order, and arguments for ``Options``.
 
+    labels: what to call each script of the file, by its id: its name, else ``script[2]``, counted
+        from 1. A selection keeps them.
     warnings: what is legal and may be a mistake, a line each.
     """
 
     scripts: tuple[Script, ...]
+    labels: Mapping[UUID, str]
     options: Mapping[str, Any]
     warnings: tuple[str, ...] = ()
 
-    @property
-    def labels(self) -> dict[UUID, str]:
-        """What to call each script, by its id: its name, else ``script[2]``, counted from 1."""
-        numbered = enumerate(self.scripts, 1)
-        return {script.id: script.name or f"script[{number}]" for number, script in numbered}
-
     def find(self, name: str) -> Script:
         """Return the script of this label. Raises ``ValueError``."""
-        labels = self.labels
         for script in self.scripts:
-            if labels[script.id] == name:
+            if self.labels[script.id] == name:
                 return script
-        known = hint(name, list(labels.values())) if labels else "there is none"
+        known = hint(name, list(self.labels.values())) if self.labels else "there is none"
         raise ValueError(f'"{name}" is no script, {known}')
 
     def only(self, names: Iterable[str]) -> Manifest:
@@ -162,8 +158,9 @@ def parse_manifest(text: str, path: Path) -> Manifest:
         told += _schedule_problems(scripts, Options(**options), data)
     if told:
         raise ManifestError(_in_order(told, how.lines(text), path))
+    labels = {one.id: one.name or f"script[{number}]" for number, one in enumerate(scripts, 1)}
     lines = how.lines(text) if warnings else {}
-    return Manifest(tuple(scripts), options, tuple(_in_order(warnings, lines, path)))
+    return Manifest(tuple(scripts), labels, options, tuple(_in_order(warnings, lines, path)))
 
 
 def _in_order(

@@ -416,6 +416,14 @@ def test_only_takes_dependencies_along() -> None:
         manifest.only(["a", "d"])
 
 
+def test_a_selection_keeps_labels() -> None:
+    """A script without a name goes by its place in the file, whichever others are chosen."""
+    manifest = parse('[[script]]\nscript = "true"\nname = "a"\n[[script]]\nscript = "true"')
+    chosen = manifest.only(["script[2]"])
+    assert [chosen.labels[script.id] for script in chosen.scripts] == ["script[2]"]
+    assert chosen.find("script[2]") == manifest.scripts[1]
+
+
 @pytest.mark.parametrize("field", ["script = [1973]", "script = 1973", "env = { A = 1973 }"])
 def test_secrets_are_not_quoted(field: str) -> None:
     """X1: a wrong value where a script or a variable belongs is not shown."""
