@@ -17,7 +17,7 @@ from agentscripts._follow import print_log
 from agentscripts._foreground import Wishes, run_in_foreground
 from agentscripts._manifest import Manifest
 from agentscripts._metricspage import Address, parse_address
-from agentscripts._model import Stage
+from agentscripts._model import Stage, has_fresh_source
 from agentscripts._options import Options
 from agentscripts._parameters import (
     LOG_DIR,
@@ -267,7 +267,9 @@ def logs(manifest: Path, name: str, follow: bool, log_dir: Path | None) -> None:
     """Show the log file of the script NAME of MANIFEST.
 
     A terminal gets it with control characters shown as \\x1b, all else gets its bytes. --follow
-    waits for a file that is not there yet, and goes on when it rotates or a new run empties it.
+    waits for a file that is not there yet, and goes on when it rotates or a new run empties it. A
+    script without name, log_path and log_source_id has another log file in each run, so it is
+    refused.
 
     Exit status: 0, 1 if the file cannot be read, 2 for a mistake in MANIFEST or NAME, 130 after
     Ctrl-C, 141 if standard output was closed early.
@@ -277,6 +279,9 @@ def logs(manifest: Path, name: str, follow: bool, log_dir: Path | None) -> None:
         script = loaded.find(name)
     except ValueError as error:
         fail(f"NAME {error}")
+    if not script.log_path and has_fresh_source(script):
+        expected = "expected a script with a name of its own, a log_path or a log_source_id"
+        fail(f'NAME "{name}" has another log file in each run, {expected}')
     options = Options(**loaded.options)
     raise SystemExit(print_log(log_path_for(script, options.log_dir), follow=follow))
 

@@ -20,6 +20,7 @@ __all__ = [
     "RunStatus",
     "Script",
     "Stage",
+    "has_fresh_source",
 ]
 
 # Log files and data directories are found by ids derived from it, so it never changes.
@@ -180,6 +181,11 @@ class Script:
     def label(self) -> str:
         """What messages call the script: its name, else its id."""
         return self.name or str(self.id)
+
+
+def has_fresh_source(script: Script) -> bool:
+    """Whether the log source of a script is another one each time the script is made."""
+    return not script.name and script.log_source_id is script._derived[0]
 
 
 def _derive_source(current: UUID, name: str) -> UUID:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from commandline import COMMAND, OPTIONS, Terminal, command, read_line
@@ -339,6 +341,42 @@ def test_reader_that_leaves(logs: Path) -> None:
         assert process.wait(PATIENCE) == 141
         assert process.stderr is not None
         assert process.stderr.read() == b""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("manifest", "name"),
+    [
+        ("m.toml", "script[2]"),
+        ("m.json", "script[1]"),  # an empty name
+        ("m.json", "script[3]"),  # the name of another one
+    ],
+)
+def test_log_of_no_lasting_name(logs: Path, manifest: str, name: str) -> None:
+    """A script whose log file is another one in each run is told apart from one that has not run,
+    also by ``--follow``, which would wait for ever."""
+    (logs.parent / "m.toml").write_text(OPTIONS + _MANIFEST + '[[script]]\nscript = "true"\n')
+    tables = [{"script": "true", "display_name": one} for one in ("", "a", "a")]
+    (logs.parent / "m.json").write_text(json.dumps(tables))
+    why = (
+        f'NAME "{name}" has another log file in each run, '
+        "expected a script with a name of its own, a log_path or a log_source_id"
+    )
+    for follow in ([], ["-f"]):
+        done = command("logs", manifest, name, *follow, cwd=logs.parent)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.splitlines()[-1] == why
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("given", ["log_path = 'a.log'", f"log_source_id = '{UUID(int=1)}'"])
+def test_log_of_a_script_without_a_name(logs: Path, given: str) -> None:
+    """A script without a name is found by what else says where its log file is."""
+    for name in ("a.log", f"coder-script-{UUID(int=1)}.log"):
+        (logs / name).write_text("one\n")
+    (logs.parent / "m.toml").write_text(f'{OPTIONS}[[script]]\nscript = "true"\n{given}\n')
+    done = command("logs", "m.toml", "script[1]", cwd=logs.parent)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "one\n", "")
 
 
 @pytest.mark.slow
