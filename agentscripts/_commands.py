@@ -216,7 +216,9 @@ def run(
     script that had less than agentscripts itself. The log files hold all. Control characters other
     than the tab are shown as \\x1b, so that no script can steer the terminal. NO_COLOR is honoured.
 
-    No line is dropped: a reader that is slow, such as a pager, holds the scripts back.
+    No line is dropped: a reader that is slow, such as a pager, holds the scripts back. Where
+    standard output is closed, as it may be for a service, scripts run all the same, unless with
+    --json.
 
     Ctrl-C, SIGTERM and SIGHUP end the scripts and all that they started; a second one kills them
     at once. What a finished script left running goes on.

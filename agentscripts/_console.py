@@ -43,6 +43,8 @@ class Output:
     everything is.
 
     on_error: called once, after the first failure.
+    may_be_closed: whether a stream that was closed when this process started drops all texts; else
+        each is a failure.
     """
 
     def __init__(
@@ -50,12 +52,15 @@ class Output:
         stream: TextIO | None,
         hurry: CancelToken,
         on_error: Callable[[], object] = lambda: None,
+        *,
+        may_be_closed: bool = False,
     ) -> None:
         # A stream that was closed when this process started is None.
         self._fd = -1 if stream is None else stream.fileno()
         self.encoding = "utf-8" if stream is None else stream.encoding
         self._hurry = hurry
         self._on_error = on_error
+        self._drops = stream is None and may_be_closed
         self._lock = threading.Lock()
         self.error: OSError | None = None
 
@@ -85,7 +90,7 @@ class Output:
 
     def write_bytes(self, data: bytes) -> None:
         """Write bytes, likewise."""
-        if self._fd < 0:
+        if self._drops:
             return
         left = memoryview(data)
         with self._lock:
@@ -104,6 +109,8 @@ class Output:
             self._write_some(memoryview(text.encode(self.encoding, "backslashreplace")))
 
     def _wait(self) -> bool:
+        if self._fd < 0:  # the write will tell
+            return True
         poll = select.poll()
         poll.register(self._fd, select.POLLOUT)
         poll.register(self._hurry, select.POLLIN)

@@ -83,7 +83,10 @@ class _Foreground:
         self._cancel = CancelToken()
         self._hurry = CancelToken()
         self._asked = CancelToken()
-        self._stdout = Output(sys.stdout, self._hurry, self._cancel.cancel)
+        # A service may have none, and then its scripts' lines go to their log files only.
+        self._stdout = Output(
+            sys.stdout, self._hurry, self._cancel.cancel, may_be_closed=not wishes.json
+        )
         self._stderr = LiveOutput(sys.stderr, self._hurry, self._asked)
         self._is_live = not (wishes.plain or wishes.quiet or wishes.cron) and is_wanted(
             sys.stderr, os.environ, *([] if wishes.json else [sys.stdout])

@@ -285,6 +285,23 @@ def test_answer_that_cannot_be_written(tmp_path: Path, arguments: list[str]) -> 
     assert (done.returncode, done.stderr) == (1, why)
 
 
+@pytest.mark.parametrize(
+    "arguments", [*_ANSWERS[:3], ["logs", "m.toml", "good"], ["run", "m.toml", "--json", "--quiet"]]
+)
+def test_answer_without_standard_output(tmp_path: Path, arguments: list[str]) -> None:
+    """A command whose standard output is closed says that it cannot answer, status 1."""
+    (tmp_path / "m.toml").write_text(OPTIONS + _GOOD + 'log_path = "good.log"\n')
+    (tmp_path / "results.jsonl").touch()
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs/good.log").write_text("out\n")
+    closed = ["/bin/sh", "-c", 'exec "$@" >&-', "sh"]
+    done = subprocess.run(
+        [*closed, *COMMAND, *arguments], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    why = "agentscripts: cannot write the output: Bad file descriptor\n"
+    assert (done.returncode, done.stderr) == (1, why)
+
+
 @pytest.mark.parametrize("arguments", _ANSWERS[:3])
 def test_reader_that_has_left(tmp_path: Path, arguments: list[str]) -> None:
     """A command whose output nobody reads ends quietly, with the status of SIGPIPE."""

@@ -150,11 +150,23 @@ def test_first_failure_is_told_once() -> None:
 
 
 def test_closed_stream_takes_nothing() -> None:
-    """A process that was started without a stream prints nothing there."""
-    output = Output(None, CancelToken())
+    """A process that was started without a stream that it can do without prints nothing there."""
+    output = Output(None, CancelToken(), may_be_closed=True)
     output.write("a")
     output.write_now("b")
     assert output.error is None
+
+
+def test_closed_stream_is_a_failure() -> None:
+    """A text that has to be on a stream is not taken for written where there is none."""
+    told: list[str] = []
+    output = Output(None, CancelToken(), lambda: told.append("closed"))
+    output.write_now("a")
+    assert output.exit_status(told.append) == 0
+    output.write("b")
+    output.write("c")
+    assert output.exit_status(told.append) == 1
+    assert told == ["closed", "agentscripts: cannot write the output: Bad file descriptor\n"]
 
 
 def test_join_ends_before_a_signal_is_raised() -> None:
