@@ -22,8 +22,10 @@ from agentscripts._options import Options
 from agentscripts._parameters import (
     LOG_DIR,
     MANIFEST,
+    Commands,
     Names,
     answer,
+    answered,
     called,
     complete_names,
     converted,
@@ -78,8 +80,15 @@ Examples:
 """
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__)
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=answered(lambda _: f"agentscripts, version {__version__}"),
+    help="Show the version and exit.",
+)
 def commands() -> None:
     """Run the shell scripts that a manifest lists.
 

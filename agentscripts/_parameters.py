@@ -23,8 +23,10 @@ from agentscripts._text import escape
 __all__ = [
     "LOG_DIR",
     "MANIFEST",
+    "Commands",
     "Names",
     "answer",
+    "answered",
     "called",
     "complete_names",
     "converted",
@@ -41,6 +43,34 @@ _MISTAKE: Final = 2
 _SPECIAL: Final = frozenset("\"'`$&|;<>()*?[]{}!#~^\\")
 
 MANIFEST: Final = click.argument("manifest", type=click.Path(path_type=Path))
+
+
+def answered(text: Callable[[click.Context], str]) -> Callable[..., None]:
+    """Return the callback of a flag that has a command answer with a text and do nothing else."""
+
+    def callback(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+        if value and not context.resilient_parsing:
+            answer(*text(context).splitlines())
+            context.exit()
+
+    return callback
+
+
+class _Command(click.Command):
+    """One whose help is an answer: click itself tells of none that cannot be written."""
+
+    def get_help_option(self, ctx: click.Context) -> click.Option | None:
+        """Return the option ``--help``."""
+        option = super().get_help_option(ctx)
+        if option is not None:
+            option.callback = answered(click.Context.get_help)
+        return option
+
+
+class Commands(_Command, click.Group):
+    """Commands of which the same holds."""
+
+    command_class = _Command
 
 
 def option(*names: str, **attributes: Any) -> Callable[[Any], Any]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Final
 
 from agentscripts._init import leave_process_1
+from agentscripts._text import error_text, escape
 
 __all__ = ["main"]
 
@@ -18,6 +18,16 @@ def main() -> None:
     # Before the imports, which take long: the kernel drops what process 1 has no handler for.
     leave_process_1()
     try:
+        _run()
+    except OSError as error:
+        # Python would try at its end to write what click could not: completions.
+        sys.stdout = None
+        print(f"agentscripts: {escape(error_text(error))}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def _run() -> None:
+    try:
         from agentscripts._commands import commands
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in _EXTRA:
@@ -26,10 +36,4 @@ def main() -> None:
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
-    try:
-        commands(prog_name="agentscripts")
-    except OSError as error:  # a help text that cannot be written
-        print(f"agentscripts: cannot write the output: {error.strerror}", file=sys.stderr)
-        # Python writes at its end what the stream still holds, and a failure then is status 120.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(1) from None
+    commands(prog_name="agentscripts")

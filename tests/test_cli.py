@@ -300,6 +300,31 @@ def test_help_tells_streams_and_statuses(tmp_path: Path) -> None:
         assert part in text
 
 
+@pytest.mark.parametrize("redirection", ["", ">&-"])
+def test_stray_error(redirection: str) -> None:
+    """What the system refuses is told as it is, and not taken for an output that it refuses."""
+    code = """if True:
+        import agentscripts._commands, agentscripts.cli, os
+        agentscripts._commands.commands = lambda prog_name: os.stat("/none\\x1b")
+        agentscripts.cli.main()"""
+    argv = ["/bin/sh", "-c", f'exec "$@" {redirection}', "sh", sys.executable, "-c", code]
+    done = subprocess.run(argv, capture_output=True, text=True)
+    why = "agentscripts: /none\\x1b: No such file or directory\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", why)
+
+
+def test_no_descriptor_left() -> None:
+    """A process that may open no file says so in one line, also where it cannot import a module."""
+    code = """if True:
+        import agentscripts.cli, resource
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
+        agentscripts.cli.main()"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert done.stderr.startswith("agentscripts: /")
+    assert done.stderr.endswith(": Too many open files\n")
+
+
 @pytest.mark.parametrize("module", ["click", "pydantic", "rich"])
 def test_without_the_extra(tmp_path: Path, module: str) -> None:
     """Without the extra the command says in one line what to install."""

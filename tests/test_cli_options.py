@@ -262,7 +262,10 @@ _ANSWERS = [
     ["timeline", "results.jsonl"],
     ["--help"],
     ["run", "--help"],
+    ["--version"],
 ]
+# With this variable, Python would hold nothing back until its end.
+_BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 
 
 @pytest.mark.parametrize("arguments", _ANSWERS)
@@ -270,13 +273,11 @@ def test_answer_that_cannot_be_written(tmp_path: Path, arguments: list[str]) -> 
     """On a full disk a command says so, status 1."""
     (tmp_path / "m.toml").write_text(_GOOD)
     (tmp_path / "results.jsonl").touch()
-    # With this, Python would hold nothing back until its end.
-    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with open("/dev/full", "wb") as full:
         done = subprocess.run(
             [*COMMAND, *arguments],
             cwd=tmp_path,
-            env=env,
+            env=_BUFFERED,
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
@@ -285,8 +286,16 @@ def test_answer_that_cannot_be_written(tmp_path: Path, arguments: list[str]) -> 
     assert (done.returncode, done.stderr) == (1, why)
 
 
+def test_completion_that_cannot_be_written(tmp_path: Path) -> None:
+    """What a shell is to read of completions fails in one line, too."""
+    env = {**_BUFFERED, "_AGENTSCRIPTS_COMPLETE": "zsh_source"}
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(COMMAND, env=env, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (1, "agentscripts: No space left on device\n")
+
+
 @pytest.mark.parametrize(
-    "arguments", [*_ANSWERS[:3], ["logs", "m.toml", "good"], ["run", "m.toml", "--json", "--quiet"]]
+    "arguments", [*_ANSWERS, ["logs", "m.toml", "good"], ["run", "m.toml", "--json", "--quiet"]]
 )
 def test_answer_without_standard_output(tmp_path: Path, arguments: list[str]) -> None:
     """A command whose standard output is closed says that it cannot answer, status 1."""
@@ -302,7 +311,7 @@ def test_answer_without_standard_output(tmp_path: Path, arguments: list[str]) ->
     assert (done.returncode, done.stderr) == (1, why)
 
 
-@pytest.mark.parametrize("arguments", _ANSWERS[:3])
+@pytest.mark.parametrize("arguments", _ANSWERS)
 def test_reader_that_has_left(tmp_path: Path, arguments: list[str]) -> None:
     """A command whose output nobody reads ends quietly, with the status of SIGPIPE."""
     (tmp_path / "m.toml").write_text(_GOOD)
