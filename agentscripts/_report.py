@@ -98,6 +98,14 @@ def write_timeline(path: Path, records: list[Record], title: str) -> None:
     Raises ``OSError``.
     """
     text = render_timeline(records, title)
+    try:
+        _write_whole(path, text)
+    except OSError as error:
+        # As the user wrote it: the temporary file has another name.
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def _write_whole(path: Path, text: str) -> None:
     if path.exists() and not path.is_file():  # a device or a pipe, which nothing may replace
         path.write_text(text, encoding="utf-8")
         return

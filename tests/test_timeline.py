@@ -192,6 +192,17 @@ def test_a_page_is_whole_or_not_there(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["page"]
 
 
+@pytest.mark.parametrize(
+    ("path", "why"), [("none/page", "No such file"), ("m/page", "Not a directory")]
+)
+def test_a_page_that_cannot_be_written(tmp_path: Path, path: str, why: str) -> None:
+    """Report: the error names the page, and no file that only this process knows of."""
+    (tmp_path / "m").touch()
+    with pytest.raises(OSError, match=why) as caught:
+        write_timeline(tmp_path / path, [], "t")
+    assert caught.value.filename == str(tmp_path / path)
+
+
 def test_a_page_replaces_no_device_and_no_link(tmp_path: Path) -> None:
     """Report: only a file is replaced; a pipe is written to, and a link goes on to its file."""
     os.mkfifo(tmp_path / "pipe")
