@@ -18,7 +18,7 @@ from agentscripts._foreground import Wishes, run_in_foreground
 from agentscripts._manifest import Manifest
 from agentscripts._metricspage import Address, parse_address
 from agentscripts._model import Stage, has_fresh_source
-from agentscripts._options import Options
+from agentscripts._options import Options, absolute_path
 from agentscripts._parameters import (
     LOG_DIR,
     MANIFEST,
@@ -103,7 +103,7 @@ def commands() -> None:
     working_dir, shell, env, max_parallel, wait_delay, kill_delay, stop_signal, max_log_bytes,
     log_backups, append_logs, cgroup, die_with_parent, timezone and cron_syntax ("coder" or
     "unix"). Durations are seconds or texts such as "1m30s"; relative paths count from the
-    manifest's directory.
+    manifest's directory, log_path from log_dir.
     """
 
 
@@ -161,12 +161,14 @@ def check(manifest: Path) -> None:
 @LOG_DIR
 @option(
     "--data-dir",
-    type=click.Path(path_type=Path),
+    type=click.Path(),
+    callback=converted(absolute_path),
     help="Keep the scripts' data there.",
 )
 @option(
     "--cgroup",
-    type=click.Path(path_type=Path),
+    type=click.Path(),
+    callback=converted(absolute_path),
     help="Give each script a group of its own in this writable cgroup v2 directory.",
 )
 @option(
@@ -193,7 +195,8 @@ def check(manifest: Path) -> None:
 )
 @option(
     "--report",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=click.Path(file_okay=False),
+    callback=converted(absolute_path),
     metavar="DIR",
     help="Write DIR/results.jsonl, a result per line, and DIR/timeline.html, a page of all.",
 )

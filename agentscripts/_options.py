@@ -27,7 +27,7 @@ from agentscripts._validation import (
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
-__all__ = ["Options"]
+__all__ = ["Options", "absolute_path"]
 
 # They stop a process or wake it, so they cannot ask it to end.
 _NOT_STOP_SIGNALS: Final = frozenset(
@@ -131,7 +131,11 @@ def _checked(check: Callable[..., None], *args: Any, **kwargs: Any) -> Callable[
     return prepare
 
 
-def _path(value: Any) -> Path:
+def absolute_path(value: Any) -> Path:
+    """Return where a path leads: ``~`` expands, a relative one counts from the current directory.
+
+    Raises ``TypeError`` or ``ValueError``; the text goes after the name of what holds the path.
+    """
     if not isinstance(value, str | os.PathLike):
         raise TypeError(f"is {value!r}, expected a path")
     text = os.fspath(value)
@@ -139,11 +143,15 @@ def _path(value: Any) -> Path:
     if not text:
         raise ValueError("is '', expected a path")
     # A script has another current directory, so a relative path would mislead it.
-    return Path(os.path.expanduser(text)).absolute()
+    try:
+        return Path(os.path.expanduser(text)).absolute()
+    except OSError as error:  # who removed it may be another process
+        expected = "expected an absolute path, for there is no current directory"
+        raise ValueError(f"is {text!r}, {expected}: {error.strerror}") from None
 
 
 def _optional_path(value: Any) -> Path | None:
-    return None if value is None else _path(value)
+    return None if value is None else absolute_path(value)
 
 
 def _shell(value: Any) -> str | None:
@@ -205,8 +213,8 @@ def _check_syntax(value: object) -> None:
 
 
 _PREPARE: Final[Mapping[str, Callable[[Any], Any]]] = {
-    "data_dir_base": _path,
-    "log_dir": _path,
+    "data_dir_base": absolute_path,
+    "log_dir": absolute_path,
     "logger": _logger,
     "get_script_logger": _checked(_check_callable),
     "shell": _shell,

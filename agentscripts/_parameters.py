@@ -17,6 +17,7 @@ from click.shell_completion import BashComplete, CompletionItem, add_completion_
 from agentscripts._cancel import CancelToken
 from agentscripts._console import Output, complain
 from agentscripts._manifest import Manifest, ManifestError, load_manifest
+from agentscripts._options import absolute_path
 from agentscripts._tables import parse_duration
 from agentscripts._text import escape
 
@@ -79,11 +80,6 @@ def option(*names: str, **attributes: Any) -> Callable[[Any], Any]:
     return click.option(*names, envvar=f"AGENTSCRIPTS_{variable}", show_envvar=True, **attributes)
 
 
-LOG_DIR: Final = option(
-    "--log-dir", type=click.Path(path_type=Path), help="Where relative log paths start."
-)
-
-
 def converted(convert: Callable[[str], object]) -> Callable[..., object]:
     """Return a callback that makes a value; a ``ValueError`` is a mistake of the user."""
 
@@ -94,6 +90,14 @@ def converted(convert: Callable[[str], object]) -> Callable[..., object]:
             fail(f"{called(str(parameter.name))} {error}")
 
     return callback
+
+
+LOG_DIR: Final = option(
+    "--log-dir",
+    type=click.Path(),
+    callback=converted(absolute_path),
+    help="Where relative log paths start.",
+)
 
 
 def called(name: str) -> str:

@@ -178,6 +178,32 @@ def test_directories(tmp_path: Path) -> None:
     assert not (tmp_path / "logs").exists()
 
 
+@pytest.mark.parametrize("option", ["log-dir", "data-dir", "cgroup", "report"])
+def test_empty_path(tmp_path: Path, option: str) -> None:
+    """An empty path, as of a variable that is not set, is not the current directory."""
+    done = run(tmp_path, f"--{option}", "")
+    why = f"--{option} is '', expected a path\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", why)
+    assert [path.name for path in tmp_path.iterdir()] == ["m.toml"]
+
+
+@pytest.mark.parametrize("words", [["logs", "{}", "good"], ["run", "{}"]])
+def test_no_current_directory(tmp_path: Path, words: list[str]) -> None:
+    """In a directory that was removed, the option that counts from it is named."""
+    (tmp_path / "m.toml").write_text(OPTIONS + _GOOD)
+    (tmp_path / "gone").mkdir()
+    remove = ["/bin/sh", "-c", 'rmdir "$PWD" && exec "$@"', "sh"]
+    arguments = [word.format(tmp_path / "m.toml") for word in words]
+    done = subprocess.run(
+        [*remove, *COMMAND, *arguments, "--log-dir", "l"],
+        cwd=tmp_path / "gone",
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("--log-dir is 'l', expected an absolute path, for there is no")
+
+
 def test_max_parallel(tmp_path: Path) -> None:
     """R3: --max-parallel holds back scripts; ``mkdir`` fails for the second of two at once."""
     script = "mkdir lock && sleep 0.1 && rmdir lock"
@@ -238,6 +264,8 @@ def test_help_and_version(tmp_path: Path) -> None:
         assert f"--{option} " in text
         assert f"AGENTSCRIPTS_{option.replace('-', '_').upper()}" in text
     assert "agentscripts run workspace.toml --only build --timeout 5m\n" in text
+    text = " ".join(command("--help", cwd=tmp_path).stdout.split())
+    assert "paths count from the manifest's directory, log_path from log_dir." in text
     version = command("--version", cwd=tmp_path).stdout
     assert version.startswith("agentscripts, version ")
 

@@ -63,6 +63,20 @@ def test_paths_are_stored_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert options.working_dir == tmp_path / "w"
 
 
+def test_no_current_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Options: where the current directory was removed, a relative path is a wrong value."""
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert Options(log_dir=tmp_path).log_dir == tmp_path
+    with pytest.raises(ValueError, match=r"^Options\.log_dir ") as caught:
+        Options(log_dir="logs")  # type: ignore[arg-type]
+    assert str(caught.value) == (
+        "Options.log_dir is 'logs', expected an absolute path, for there is no current directory: "
+        "No such file or directory"
+    )
+
+
 def test_shell_reaches_the_default_factory() -> None:
     """R4: ``shell`` is what scripts run in, also after ``replace``; an own factory is kept."""
     script = Script(script="true")
