@@ -10,7 +10,7 @@ from typing import Final
 import click
 
 from agentscripts._columns import align
-from agentscripts._cron import CronSyntax, five_field_warning, parse
+from agentscripts._cron import CronSyntax, five_field_warning, names_zone, parse
 from agentscripts._crontab import parse_schedules, schedule_warnings
 from agentscripts._files import log_path_for
 from agentscripts._follow import print_log
@@ -346,8 +346,12 @@ def next_(expression: str, count: int, zone: str | None, syntax: str) -> None:
     Exit status: 0, 2 for a mistake, 1 if the answer cannot be written, 141 if standard output was
     closed early.
     """
+    timezone: tzinfo | None = None
     try:
-        timezone: tzinfo = local_zone() if zone is None else find_zone(zone)
+        if zone is not None:
+            timezone = find_zone(zone)
+        elif not names_zone(expression):
+            timezone = local_zone()
     except ValueError as error:
         fail(f"{'' if zone is None else '--tz '}{error}")
     try:

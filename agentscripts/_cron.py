@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from datetime import datetime, tzinfo
+from datetime import UTC, datetime, tzinfo
 from enum import StrEnum
 from typing import Final, NamedTuple
 
 from agentscripts._schedule import LAST, Schedule, fires_after
 from agentscripts._zones import find_zone, local_zone
 
-__all__ = ["CronSyntax", "five_field_warning", "next_fires", "parse"]
+__all__ = ["CronSyntax", "five_field_warning", "names_zone", "next_fires", "parse"]
 
 
 class CronSyntax(StrEnum):
@@ -65,10 +65,10 @@ class _Items(NamedTuple):
     nth: frozenset[tuple[int, int]] = frozenset()
 
 
-def parse(expression: str, *, syntax: CronSyntax, timezone: tzinfo) -> Schedule:
+def parse(expression: str, *, syntax: CronSyntax, timezone: tzinfo | None) -> Schedule:
     """Return the schedule that an expression stands for.
 
-    ``TZ=`` or ``CRON_TZ=`` and a name before the fields replaces the time zone.
+    timezone: ``None`` is UTC. ``TZ=`` or ``CRON_TZ=`` and a name before the fields replaces it.
 
     Raises ``TypeError`` or ``ValueError``; the text goes after the name of what holds the
     expression.
@@ -79,7 +79,7 @@ def parse(expression: str, *, syntax: CronSyntax, timezone: tzinfo) -> Schedule:
     try:
         texts = _name_fields(words, syntax)
         items = {name: _read_field(name, text) for name, text in texts.items()}
-        found_zone = timezone if zone is None else find_zone(zone)
+        found_zone = timezone or UTC if zone is None else find_zone(zone)
     except ValueError as error:
         raise ValueError(f"is {expression!r} and {error}") from None
     bits = {name: sum(1 << number for number in set(one.numbers)) for name, one in items.items()}
@@ -112,15 +112,21 @@ def next_fires(
     count: how many; fewer come when there is none until the end of the fifth year after one.
     timezone: of an expression that names none. Default: ``None``, the machine's.
 
-    Raises ``TypeError`` or ``ValueError`` for what cannot be used.
+    Raises ``TypeError`` or ``ValueError`` for what cannot be used, be it the machine's zone.
     """
     _check_preview(after, count, syntax, timezone)
-    zone = local_zone() if timezone is None else timezone
+    if timezone is None and not names_zone(expression):
+        timezone = local_zone()
     try:
-        schedule = parse(expression, syntax=CronSyntax(syntax), timezone=zone)
+        schedule = parse(expression, syntax=CronSyntax(syntax), timezone=timezone)
     except (TypeError, ValueError) as error:
         raise type(error)(f"expression {error}") from None
     return fires_after(schedule, after, count)
+
+
+def names_zone(expression: str) -> bool:
+    """Return whether an expression has a time zone of its own; what is no text has none."""
+    return isinstance(expression, str) and _split(expression)[0] is not None
 
 
 def five_field_warning(expression: str, syntax: CronSyntax) -> str | None:

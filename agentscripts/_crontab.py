@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import tzinfo
 from uuid import UUID
 
-from agentscripts._cron import five_field_warning, parse
+from agentscripts._cron import five_field_warning, names_zone, parse
 from agentscripts._model import Script
 from agentscripts._options import Options
 from agentscripts._schedule import Schedule
@@ -19,15 +19,18 @@ __all__ = ["parse_schedules", "schedule_warnings"]
 def parse_schedules(scripts: Sequence[Script], options: Options) -> dict[UUID, Schedule]:
     """Return the schedules of the scripts that have one, by ``Script.id``.
 
-    Raises ``InvalidScheduleError``.
+    Raises ``InvalidScheduleError``, and ``ValueError`` when the machine's zone is no zone and a
+    schedule needs it.
     """
     zone: tzinfo | None = options.timezone
     schedules = {}
     for script in scripts:
         if not script.cron:
             continue
+        # Not before it is needed, for it may be none; and then it is no mistake of the script.
+        if zone is None and not names_zone(script.cron):
+            zone = local_zone()
         try:
-            zone = zone or local_zone()
             schedules[script.id] = parse(script.cron, syntax=options.cron_syntax, timezone=zone)
         except (TypeError, ValueError) as error:
             raise InvalidScheduleError(script.label, "cron", str(error)) from None

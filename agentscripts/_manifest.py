@@ -247,11 +247,16 @@ def _rotation_problems(
 def _schedule_problems(
     scripts: Sequence[Script], options: Options, data: Mapping[str, Any]
 ) -> Iterator[tuple[Place, str]]:
+    unknown_zone = ""
     for index, script in enumerate(scripts):
         try:
             parse_schedules([script], options)
         except InvalidScheduleError as error:
             yield _told(("script", index, "cron"), error.args[2], data)
+        except ValueError as error:  # the same for all, and at no place in the manifest
+            unknown_zone = str(error)
+    if unknown_zone:
+        yield (), unknown_zone
 
 
 def _taken_names(tables: Sequence[Mapping[str, Any]]) -> set[int]:

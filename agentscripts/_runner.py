@@ -104,7 +104,8 @@ class Runner:
         on_complete: called with each run's result, in a thread of its own, one after the other.
 
         Raises ``AlreadyInitializedError``, ``InvalidScriptError``, ``RunnerClosedError``;
-        ``TypeError`` for a bad argument; ``OSError`` when the directories cannot be made.
+        ``TypeError`` for a bad argument; ``ValueError`` when a schedule needs the machine's time
+        zone and that is unknown; ``OSError`` when the directories cannot be made.
         """
         _check_callable("init: on_complete", on_complete)
         checked = validate_scripts(scripts)

@@ -29,7 +29,7 @@ def find_zone(name: str) -> ZoneInfo:
 def local_zone() -> tzinfo:
     """Return the machine's zone: that of ``TZ``, else of ``/etc/localtime``, else UTC.
 
-    Raises ``ValueError`` when ``TZ`` names no zone; a rule as in ``CET-1CEST`` is no name.
+    Raises ``ValueError`` when that is no zone; a rule as in ``CET-1CEST`` is no name of one.
     """
     setting = os.environ.get("TZ")
     if setting is not None:
@@ -45,6 +45,9 @@ def local_zone() -> tzinfo:
         return _zone_in(_LOCALTIME)
     except OSError:
         return UTC
+    except ValueError:
+        expected = "expected a file of the IANA database"
+        raise ValueError(f"{_LOCALTIME} is no time zone, {expected}") from None
 
 
 def _zone_in(path: str) -> ZoneInfo:

@@ -198,6 +198,17 @@ def test_next(tmp_path: Path) -> None:
     ] * 2
 
 
+def test_next_in_a_zone_of_its_own(tmp_path: Path) -> None:
+    """``next`` reads the machine's zone where no other is named: a TZ may be a rule, no name."""
+    env = {**os.environ, "TZ": "UTC0"}
+    for arguments in (["TZ=UTC 0 0 12 * * *"], ["0 0 12 * * *", "--tz", "UTC"]):
+        done = command("next", *arguments, "-n", "1", cwd=tmp_path, env=env)
+        assert (done.returncode, done.stderr) == (0, "")
+    done = command("next", "0 0 12 * * *", cwd=tmp_path, env=env)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("TZ is 'UTC0', expected the name")
+
+
 def test_next_warns_of_five_fields(tmp_path: Path) -> None:
     """C1: five fields are read with the second first, and both readings are told."""
     done = command("next", "30 2 * * *", "-n", "1", cwd=tmp_path)

@@ -388,6 +388,17 @@ def test_next_fires_in_the_machines_zone(monkeypatch: pytest.MonkeyPatch) -> Non
     assert next_fires("0 0 9 * * *", NEW_YEAR, 1) == [datetime(2026, 1, 2, tzinfo=UTC)]
 
 
+def test_next_fires_asks_for_no_zone_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """C1: the machine's zone, which may be unknown, is read where an expression names none; then
+    the expression is not blamed."""
+    monkeypatch.setenv("TZ", "UTC0")
+    expected = [datetime(2026, 1, 1, 9, tzinfo=UTC)]
+    assert next_fires("TZ=UTC 0 0 9 * * *", NEW_YEAR, 1) == expected
+    assert next_fires("0 0 9 * * *", NEW_YEAR, 1, timezone=UTC) == expected
+    with pytest.raises(ValueError, match=r"^TZ is 'UTC0', expected the name of one of the IANA"):
+        next_fires("0 0 9 * * *", NEW_YEAR, 1)
+
+
 @pytest.mark.parametrize(
     ("expression", "after", "count", "error", "text"),
     [

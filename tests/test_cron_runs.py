@@ -15,6 +15,7 @@ from support import Background, Lines, eventually
 from agentscripts import (
     CronSyntax,
     InvalidScheduleError,
+    InvalidScriptError,
     Overlap,
     RunnerClosedError,
     RunResult,
@@ -202,6 +203,21 @@ def test_validation(
         runner.init([Script(script="true")])
     else:
         runner.init([script])
+
+
+def test_unknown_zone_of_the_machine(
+    make_runner: MakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R1, C1: the machine's zone is read for a schedule that needs it, and then no script is
+    blamed; init works then."""
+    monkeypatch.setenv("TZ", "UTC0")
+    named = Script(script="true", name="a", cron="TZ=UTC 0 0 3 * * *")
+    runner = make_runner()
+    with pytest.raises(ValueError, match=r"^TZ is 'UTC0', expected the name") as caught:
+        runner.init([named, Script(script="true", name="b", cron="0 0 3 * * *")])
+    assert not isinstance(caught.value, InvalidScriptError)
+    assert not runner.data_dir.exists()
+    runner.init([named])
 
 
 def test_five_fields_are_warned_of(

@@ -405,6 +405,19 @@ def test_a_schedule_is_not_judged_by_a_syntax_that_is_wrong() -> None:
     assert problem.startswith('options cron_syntax: "linux"')
 
 
+def test_unknown_zone_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """C1: it is told once, without a line, for none is to blame; other mistakes are told, too."""
+    monkeypatch.setenv("TZ", "UTC0")
+    table = '[[script]]\nscript = "true"\ncron = "{}"\n'
+    parse(table.format("TZ=UTC 0 0 3 * * *"))
+    parse(table.format("0 0 3 * * *") + '[options]\ntimezone = "UTC"')
+    with pytest.raises(ManifestError) as caught:
+        parse("".join(table.format(cron) for cron in ("0 0 3 * * *", "0 0 4 * * *", "TZ=UTC x")))
+    zone, schedule = caught.value.problems
+    assert zone.startswith(f"{PATH}: TZ is 'UTC0', expected the name")
+    assert schedule.startswith(f"{PATH}:9: script[3] cron: is 'TZ=UTC x' and has 1 field")
+
+
 def test_only_takes_dependencies_along() -> None:
     """D1: some scripts, and what these depend on, in the manifest's order."""
     table = '[[script]]\nscript = "true"\nname = "{}"\ndepends_on = [{}]\n'

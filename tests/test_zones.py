@@ -58,7 +58,8 @@ def test_unusable(monkeypatch: pytest.MonkeyPatch, setting: str) -> None:
 
 @has_database
 def test_of_the_system(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """C1: without ``TZ`` it is that of ``/etc/localtime``: a link, a copy, or nothing."""
+    """C1: without ``TZ`` it is that of ``/etc/localtime``: a link, a copy, or nothing.
+    What is no zone is named."""
     monkeypatch.delenv("TZ", raising=False)
     database = tmp_path / "zoneinfo"
     (database / "Asia").mkdir(parents=True)
@@ -71,3 +72,6 @@ def test_of_the_system(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     localtime.unlink()
     localtime.write_bytes(TOKYO_FILE.read_bytes())
     assert (str(local_zone()), offset()) == (str(localtime), "+0900")
+    localtime.write_bytes(b"")
+    with pytest.raises(ValueError, match="localtime is no time zone, expected a file of the IANA"):
+        local_zone()
