@@ -108,8 +108,9 @@ def next_fires(
 ) -> list[datetime]:
     """Return the next fires of an expression after a moment, in UTC.
 
-    after: with a time zone.
-    count: how many; fewer come when there is none until the end of the fifth year after one.
+    after: with a time zone; from year 1 to 9999 also in UTC and in the expression's zone.
+    count: how many; fewer come when there is none until the end of the fifth year after one, or of
+        year 9999.
     timezone: of an expression that names none. Default: ``None``, the machine's.
 
     Raises ``TypeError`` or ``ValueError`` for what cannot be used, be it the machine's zone.
@@ -121,6 +122,13 @@ def next_fires(
         schedule = parse(expression, syntax=CronSyntax(syntax), timezone=timezone)
     except (TypeError, ValueError) as error:
         raise type(error)(f"expression {error}") from None
+    try:
+        after.astimezone(UTC).astimezone(schedule.zone)
+    except OverflowError:
+        expected = (
+            f"expected one from year 1 to 9999 also in UTC and in the time zone {schedule.zone}"
+        )
+        raise ValueError(f"after is {after!r}, {expected}") from None
     return fires_after(schedule, after, count)
 
 

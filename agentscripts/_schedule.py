@@ -72,10 +72,17 @@ class Schedule:
     def next_after(self, moment: datetime) -> datetime | None:
         """Return the first fire after a moment, in UTC.
 
-        ``None`` when none comes until the end of the fifth calendar year after that moment's.
+        ``None`` when none comes until the end of the fifth calendar year after that moment's, or
+        of year 9999, in UTC or in the schedule's zone.
         """
         if moment.tzinfo is None:
             raise ValueError(f"moment is {moment!r}, expected a datetime with a time zone")
+        try:
+            return self._next_after(moment)
+        except OverflowError:  # a datetime has no year 10000
+            return None
+
+    def _next_after(self, moment: datetime) -> datetime | None:
         local = moment.astimezone(self.zone)
         reading = local.replace(tzinfo=None, microsecond=0, fold=0)
         # A moment is never in a gap, so this is a change by which its reading comes twice.

@@ -15,6 +15,7 @@ from agentscripts._cron import CronSyntax, five_field_warning, next_fires, parse
 from agentscripts._schedule import Schedule
 
 BERLIN = ZoneInfo("Europe/Berlin")
+WEST, EAST = timezone(timedelta(hours=-1)), timezone(timedelta(hours=1))
 NEW_YEAR = datetime(2026, 1, 1, tzinfo=UTC)  # a Thursday
 
 
@@ -380,6 +381,38 @@ def test_next_fires_ends_with_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "UTC")
     after = datetime(2095, 1, 1, tzinfo=UTC)  # 2100 is no leap year
     assert next_fires("0 0 0 29 2 *", after, 3) == [datetime(2096, 2, 29, tzinfo=UTC)]
+
+
+@pytest.mark.parametrize("hours", [-12, 0, 14])
+def test_next_fires_ends_with_the_calendar(hours: int) -> None:
+    """C1: where the years end, in UTC or in the time zone, fewer fires come, and no error."""
+    zone = timezone(timedelta(hours=hours))
+    end = datetime.max.replace(microsecond=0)
+    last = min(end.replace(tzinfo=UTC), end.replace(tzinfo=zone))
+    before = [last - timedelta(seconds=count) for count in (2, 1)]
+    assert next_fires("* * * * * *", before[0], 5, timezone=zone) == [before[1], last]
+    assert next_fires("* * * * * *", last, 5, timezone=zone) == []
+    assert next_fires("0 0 12 * * *", last, 1, timezone=zone) == []
+
+
+@pytest.mark.parametrize(
+    ("after", "zone"),
+    [
+        (datetime.max.replace(tzinfo=UTC), BERLIN),
+        (datetime.min.replace(tzinfo=UTC), WEST),
+        (datetime.min.replace(tzinfo=EAST), EAST),
+        (datetime.max.replace(tzinfo=WEST), WEST),
+    ],
+)
+def test_next_fires_of_no_calendar(after: datetime, zone: tzinfo) -> None:
+    """C1: a moment that UTC or the time zone has no date for is refused, and named."""
+    with pytest.raises(
+        ValueError, match=r"^after is datetime\.datetime\(.*\), expected "
+    ) as caught:
+        next_fires("0 0 0 * * *", after, 1, timezone=zone)
+    assert str(caught.value).endswith(
+        f"expected one from year 1 to 9999 also in UTC and in the time zone {zone}"
+    )
 
 
 def test_next_fires_in_the_machines_zone(monkeypatch: pytest.MonkeyPatch) -> None:
