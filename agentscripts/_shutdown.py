@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from agentscripts import _atexit
 from agentscripts._calls import Calls
 from agentscripts._closing import OnSignal, SignalClose
 from agentscripts._context import Context
-from agentscripts._lifecycle import OwnThreads
+from agentscripts._lifecycle import OwnThread, OwnThreads
 from agentscripts._model import Stage
 from agentscripts.errors import RunnerClosedError
 
@@ -26,6 +27,7 @@ __all__ = ["Shutdown"]
 T = TypeVar("T")
 
 _EXIT_GRACE: Final = 1.0  # seconds that scripts have when the process ends without close
+_GRACE: Final = 1.0  # seconds until a thread that closes counts as stuck
 _ALL_BUT_STOP: Final = frozenset(Stage) - {Stage.STOP}
 
 
@@ -47,9 +49,11 @@ class Shutdown:
         self._own_threads: Final = own_threads
         self._run_stop_scripts: Final = run_stop_scripts
         self._signals: Final = SignalClose(self._wind_down, self._kill)
-        self._lock = threading.Lock()  # guards both below
+        self._lock = threading.Lock()  # guards all four below
         self._context: Context | None = None
         self._cron: CronRuns | None = None
+        self._closers: list[OwnThread] = []  # those that callbacks have had close
+        self._deadline = math.inf  # of the last of them, the earliest
         # Held by the thread that closes the context; a signal handler above it may come here, too.
         self._closing = threading.RLock()  # guards both below
         self._is_closing = False
@@ -85,19 +89,12 @@ class Shutdown:
         if os.getpid() != self._pid:
             return
         if self._own_threads.has_current() or self._calls.is_own_thread():
-            threading.Thread(
-                target=self.close, args=(timeout,), name="agentscripts-close", daemon=True
-            ).start()
+            self._close_elsewhere(timeout)
             return
-        deadline = None if timeout is None else time.monotonic() + timeout
-        self._signals.wait(timeout)
-        self._let_nothing_begin()
-        left = None if deadline is None else max(0.0, deadline - time.monotonic())
-        self._calls.finish(left, self._log)
-        self._close_once()
-        self._signals.close()
-        if not self._signals.is_busy:  # else the process's exit waits for the effect
-            _atexit.forget(self)
+        self._close(timeout)
+        # Else they wait for the close below this signal handler, or for a signal's effect.
+        if self._closed and not self._signals.is_busy:
+            self._join_closers()
 
     def end_with_process(self) -> None:
         """The process ends without close: leave no script behind."""
@@ -109,6 +106,33 @@ class Shutdown:
         if not self._calls.wait(_EXIT_GRACE):
             self._calls.cancel_all(kill=True)
             self._calls.wait(2 * _EXIT_GRACE)
+
+    def _close_elsewhere(self, timeout: float | None) -> None:
+        """Close in another thread, unless one does that cancels no later."""
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        with self._lock:
+            if not self._closers or deadline < self._deadline:
+                thread = self._own_threads.new("agentscripts-close", self._close, timeout)
+                thread.start()
+                self._closers.append(thread)
+                self._deadline = deadline
+
+    def _join_closers(self) -> None:
+        deadline = time.monotonic() + _GRACE
+        for thread in self._closers:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        self._warn_of([thread.name for thread in self._closers if thread.is_alive()])
+
+    def _close(self, timeout: float | None) -> None:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        self._signals.wait(timeout)
+        self._let_nothing_begin()
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        self._calls.finish(left, self._log)
+        self._close_once()
+        self._signals.close()
+        if not self._signals.is_busy:  # else the process's exit waits for the effect
+            _atexit.forget(self)
 
     def _wind_down(self) -> None:
         """End all but the stop scripts, run those, and close."""
@@ -145,6 +169,9 @@ class Shutdown:
                 self._closed = True
             finally:  # after an interrupt another call goes on with it
                 self._is_closing = False
+        self._warn_of(stuck)
+
+    def _warn_of(self, stuck: Sequence[str]) -> None:
         if stuck:
             self._log(
                 logging.WARNING,

@@ -15,7 +15,7 @@ import pytest
 from conftest import MakeRunner
 from support import PATIENCE, Background, Lines, descriptors, eventually, run_host, threads
 
-from agentscripts import Overlap, RunResult, RunStatus, Script, Stage
+from agentscripts import LogBatch, Overlap, RunResult, RunStatus, Script, Stage, _calls, _shutdown
 from agentscripts._signals import DeferredSignals, WakeupPipe
 
 EVERY_SECOND = "* * * * * *"
@@ -99,6 +99,128 @@ def test_a_log_handler_that_hangs_in_the_scheduler(
     assert said == ["named"]
     assert [result.status for result in done] == [RunStatus.CANCELLED]
     go.set()
+
+
+def _closers(monkeypatch: pytest.MonkeyPatch) -> list[threading.Thread]:
+    """Return the threads that close, a list that grows as they start."""
+    closers: list[threading.Thread] = []
+    start = threading.Thread.start
+
+    def note(thread: threading.Thread) -> None:
+        if thread.name == "agentscripts-close":
+            closers.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", note)
+    return closers
+
+
+def test_close_waits_for_the_thread_of_a_callback(
+    make_runner: MakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S2: the thread in which a callback has had the runner close has ended when close returns."""
+    closers = _closers(monkeypatch)
+    go = threading.Event()
+    runner = make_runner("true", on_complete=lambda result: runner.close())
+    # It would end by itself at some moment.
+    monkeypatch.setattr(runner._shutdown._signals, "close", lambda: _wait_in_closer(go))
+    runner.execute()
+    closing = Background(runner.close)
+    eventually(lambda: runner._shutdown._closed)
+    go.set()
+    closing.result()
+    (closer,) = closers
+    assert closer not in threading.enumerate()
+
+
+def _wait_in_closer(go: threading.Event) -> None:
+    if threading.current_thread().name == "agentscripts-close":
+        go.wait(PATIENCE)
+
+
+def test_a_logger_that_closes_at_each_line(
+    make_runner: MakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S3: however often callbacks close, one thread does it."""
+    closers = _closers(monkeypatch)
+    calls: list[int] = []
+
+    def close(batch: LogBatch) -> None:
+        for _ in batch.lines:
+            runner.close(timeout=PATIENCE)
+            runner.close()
+            calls.append(1)
+
+    runner = make_runner("seq 300", get_script_logger=lambda _: Lines(close))
+    runner.execute()
+    runner.close()
+    assert len(calls) == 300
+    assert len(closers) == 1
+
+
+def test_a_callback_that_cannot_wait(make_runner: MakeRunner) -> None:
+    """S1, S3: a close in a callback cancels after its own timeout, also when another one waits."""
+
+    def close(batch: LogBatch) -> None:
+        runner.close()
+        runner.close(timeout=0)
+
+    runner = make_runner("echo up; exec sleep 60", get_script_logger=lambda _: Lines(close))
+    (result,) = Background(lambda: runner.execute(check=False)).result()
+    assert result.status is RunStatus.CANCELLED
+
+
+def test_a_log_handler_that_hangs_in_the_thread_that_closes(
+    make_runner: MakeRunner, agent_log: logging.Logger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S2: close returns, and the thread is named."""
+    monkeypatch.setattr(_calls, "_REMIND", 0.01)
+    monkeypatch.setattr(_shutdown, "_GRACE", 0.01)
+    said: list[str] = []
+    hangs, go = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        hangs.set()
+        go.wait(PATIENCE)
+
+    runner = make_runner(
+        "echo up; exec sleep 60",
+        logger=agent_log,
+        get_script_logger=lambda _: Lines(lambda batch: runner.close()),
+    )
+    agent_log.setLevel(logging.INFO)
+    agent_log.addHandler(OnRecord("close waits", hang))
+    call = Background(lambda: runner.execute(check=False))
+    assert hangs.wait(PATIENCE)
+    agent_log.handlers.clear()
+    agent_log.addHandler(OnRecord("agentscripts-close", lambda: said.append("named")))
+    Background(lambda: runner.close(timeout=0)).result()
+    call.result()
+    assert said == ["named"]
+    go.set()
+
+
+def test_a_log_handler_may_close_in_the_thread_that_closes(
+    make_runner: MakeRunner, agent_log: logging.Logger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S3: it does not wait for the thread that it is in."""
+    monkeypatch.setattr(_calls, "_REMIND", 0.01)
+    closed = threading.Event()
+
+    def close() -> None:
+        runner.close(timeout=0)
+        closed.set()
+
+    runner = make_runner(
+        "echo up; exec sleep 60",
+        logger=agent_log,
+        get_script_logger=lambda _: Lines(lambda batch: runner.close()),
+    )
+    agent_log.setLevel(logging.INFO)
+    agent_log.addHandler(OnRecord("close waits", close))
+    Background(lambda: runner.execute(check=False)).result()
+    runner.close()
+    assert closed.is_set()
 
 
 def test_a_signal_handler_may_close_above_close(make_runner: MakeRunner) -> None:
