@@ -58,7 +58,7 @@ class Shutdown:
         self._closing = threading.RLock()  # guards both below
         self._is_closing = False
         self._closed = False
-        _atexit.watch(self)
+        _atexit.watch(self, Shutdown.end_with_process)
 
     def hold_off(self, do: Callable[[], T]) -> T:
         """Let nobody close while this is done, so that what it opens is closed later.
@@ -96,16 +96,35 @@ class Shutdown:
         if self._closed and not self._signals.is_busy:
             self._join_closers()
 
-    def end_with_process(self) -> None:
+    @staticmethod
+    def end_with_process(runners: Sequence[Shutdown]) -> None:
         """The process ends without close: leave no script behind."""
-        if os.getpid() != self._pid:
-            return
-        self._signals.wait()
-        self._let_nothing_begin()
-        self._calls.cancel_all()
-        if not self._calls.wait(_EXIT_GRACE):
-            self._calls.cancel_all(kill=True)
-            self._calls.wait(2 * _EXIT_GRACE)
+        own = [one for one in runners if one._pid == os.getpid()]
+        winding_down = [one for one in own if one._signals.is_busy]
+        Shutdown._end([one for one in own if one not in winding_down])
+        for one in winding_down:
+            one._signals.wait()
+        Shutdown._end(winding_down)
+
+    @staticmethod
+    def _end(runners: Sequence[Shutdown]) -> None:
+        """Give the scripts of all runners the same time to end."""
+
+        def each(do: Callable[[Shutdown], object]) -> None:
+            for one in runners:
+                with contextlib.suppress(Exception):  # the others are ended all the same
+                    do(one)
+
+        def wait(seconds: float) -> bool:
+            deadline = time.monotonic() + seconds
+            return all(one._calls.wait(max(0.0, deadline - time.monotonic())) for one in runners)
+
+        each(lambda one: one._calls.shut_down())
+        each(lambda one: one._calls.cancel_all())
+        each(Shutdown._stop_cron)  # last: a scheduler may be stuck in a handler of the agent's log
+        if not wait(_EXIT_GRACE):
+            each(Shutdown._kill)
+            wait(2 * _EXIT_GRACE)
 
     def _close_elsewhere(self, timeout: float | None) -> None:
         """Close in another thread, unless one does that cancels no later."""

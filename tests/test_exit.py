@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,47 @@ say("leaving", *[run.last_line.split()[-1] for run in runner.runs() if run.last_
     assert not any(is_alive(pid) for pid in pids)
     # A line that the core has seen may reach the logger after the host has spoken.
     assert {int(line.split()[-1]) for line in lines if "line up" in line} <= set(pids)
+
+
+def test_an_end_with_many_runners(tmp_path: Path) -> None:
+    """S2: the scripts of all runners are asked to end before one of them is waited for."""
+    program = """
+agentscripts._shutdown._EXIT_GRACE = 5
+asked = [BASE / f"asked{i}" for i in range(3)]
+all_asked = " && ".join(f"[ -e {path} ]" for path in asked)
+runners = [
+    make(f"exec 2>/dev/null; trap ': >{path}' HUP; echo up;"
+         f"until {all_asked}; do sleep 0.01; done; true",
+         kill_delay=60, on_complete=lambda result: say("exit code", result.exit_code))
+    for path in asked
+]
+for runner in runners:
+    threading.Thread(target=runner.execute, kwargs={"check": False}, daemon=True).start()
+    while not any(run.last_line for run in runner.runs()):
+        time.sleep(0.01)
+"""
+    lines = run_host(tmp_path, program)
+    assert [line for line in lines if line != "line up"] == ["exit code 0"] * 3
+
+
+def test_an_end_while_a_runner_winds_down(tmp_path: Path) -> None:
+    """S2: another runner's scripts end at once, not after the stop scripts of that one."""
+    program = """
+ended = BASE / "ended"
+other = make(f"exec 2>/dev/null; trap ': >{ended}; exit' HUP; echo up;"
+             "while :; do sleep 0.01; done", kill_delay=60)
+threading.Thread(target=other.execute, kwargs={"check": False}, daemon=True).start()
+while not any(run.last_line for run in other.runs()):
+    time.sleep(0.01)
+runner = make(Script(script=f"until [ -e {ended} ]; do sleep 0.01; done; echo stopped",
+                     run_on_stop=True))
+runner.close_on_signals()
+signal.raise_signal(signal.SIGTERM)
+"""
+    with Host(tmp_path, program) as host:
+        lines = host.finish()
+    assert lines == ["line up", "line stopped"]
+    assert host.returncode == -signal.SIGTERM
 
 
 def test_an_end_with_a_thread_pool(tmp_path: Path) -> None:
