@@ -87,7 +87,7 @@ def check_rotation(scripts: Iterable[Script], log_dir: Path, log_backups: int) -
 
     Raises ``InvalidScriptError``.
     """
-    paths = [(script, str(log_path_for(script, log_dir))) for script in scripts]
+    paths = [(script, _resolved(log_path_for(script, log_dir))) for script in scripts]
     labels = {path: script.label for script, path in paths}
     for script, path in paths:
         base, _, number = path.rpartition(".")
@@ -98,6 +98,14 @@ def check_rotation(scripts: Iterable[Script], log_dir: Path, log_backups: int) -
                 f"expected another path than that with .1 to .{log_backups}"
             )
             raise InvalidScriptError(script.label, "log_path", problem)
+
+
+def _resolved(path: Path) -> str:
+    """Return the path without ``..`` and links, of which a log itself is none.
+
+    What is missing yet is made without links.
+    """
+    return os.path.join(os.path.realpath(path.parent), path.name)
 
 
 class OSFilesystem:

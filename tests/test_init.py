@@ -77,6 +77,30 @@ def test_a_log_that_rotation_would_overwrite(
     runner.init([good])
 
 
+@pytest.mark.parametrize(
+    ("log_path", "backup"),
+    [
+        ("a.log", "sub/../a.log.1"),
+        ("sub/../a.log", "a.log.1"),
+        ("sub/a.log", "link/a.log.1"),
+        ("link/a.log", "sub/a.log.1"),
+        ("link/deep/a.log", "sub/deep/../deep/a.log.1"),
+    ],
+)
+def test_rotation_and_paths_that_mean_the_same(
+    make_runner: MakeRunner, tmp_path: Path, log_path: str, backup: str
+) -> None:
+    """R1, L4: what counts is where a path leads, also one to directories that are missing yet."""
+    (tmp_path / "logs").mkdir(mode=0o700)
+    if "link" in log_path + backup:
+        (tmp_path / "logs/sub").mkdir(mode=0o700)
+        (tmp_path / "logs/link").symlink_to("sub")
+    scripts = [Script(script="true", name=path, log_path=path) for path in (log_path, backup)]
+    with pytest.raises(InvalidScriptError, match="rotates to") as caught:
+        make_runner(max_log_bytes=1000).init(scripts)
+    assert (caught.value.script, caught.value.field) == (backup, "log_path")
+
+
 @pytest.mark.parametrize("log_path", ["a.log", "a.log.4", "a.log.01", "a.log.0", "b/a.log.1"])
 def test_a_log_that_rotation_leaves_alone(make_runner: MakeRunner, log_path: str) -> None:
     """R1, L4: a log may have a name that no rotation uses, and that of another log."""
