@@ -15,6 +15,7 @@ __all__ = ["Agenda", "Fire"]
 K = TypeVar("K")
 
 _WAITED_OUT: Final = timedelta(hours=3)
+_MARGIN: Final = timedelta(seconds=1)
 
 
 class Fire(NamedTuple, Generic[K]):
@@ -61,8 +62,8 @@ class Agenda(Generic[K]):
     def add(self, key: K, schedule: Schedule, now: datetime, *, jitter: float = 0.0) -> None:
         """Add a schedule, to fire for the first time after now.
 
-        jitter: seconds that a fire may come late, each time anew; never so late that the next
-            planned time has come.
+        jitter: seconds that a fire may come late, each time anew; the last second before the next
+            planned time is left free, or the last half of less than two.
         """
         self._notice(now)
         self._entries.append(_Entry(key, schedule, jitter, schedule.next_after(now)))
@@ -114,9 +115,10 @@ class Agenda(Generic[K]):
         if not entry.jitter:
             return timedelta()
         longest = entry.jitter
-        # A fire that came with the next planned time would count as a missed one.
+        # A fire that came with the next planned time would count as a missed one. Waking up takes
+        # its time, too, above all while another thread holds the GIL.
         following = entry.schedule.next_after(planned)
         if following is not None:
-            room = following - planned - timedelta.resolution
-            longest = min(longest, room.total_seconds())
+            gap = following - planned
+            longest = min(longest, (gap - min(gap / 2, _MARGIN)).total_seconds())
         return timedelta(seconds=longest * self._random())

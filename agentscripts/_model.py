@@ -131,7 +131,8 @@ class Script:
     cron: when ``Runner.start_cron`` runs it, as ``Options.cron_syntax`` reads it; ``""``: never.
     overlap: what becomes of a time that comes while its last scheduled run still runs.
     jitter: each scheduled run starts up to so many seconds late, by chance, so that many machines
-        do not start at once.
+        do not start at once; never in the last second before the next time, or the last half of
+        less than two.
     depends_on: scripts that must have ended, or succeeded, before this one starts.
     retries: how often a script that failed or timed out is run again.
     retry_delay: seconds before the first of these; each further delay is twice as long, 60 s at

@@ -322,6 +322,20 @@ def test_jitter_beyond_the_next_time() -> None:
     assert fires == [Fire("0 * * * * *", NOON + n * MINUTE, 0) for n in range(1, 60)]
 
 
+@pytest.mark.parametrize(
+    ("expression", "gap", "late"),
+    [("* * * * * *", SECOND, 0.49), ("*/2 * * * * *", 2 * SECOND, 0.99), (HOURLY, HOUR, 0.99)],
+)
+def test_jitter_and_a_late_wake_up(expression: str, gap: timedelta, late: float) -> None:
+    """C3: a thread that wakes up late after the longest jitter has missed nothing."""
+    agenda = make(expression, jitter=3600, uniform=lambda: 1 - 2**-53)
+    for n in range(1, 10):
+        due = agenda.next_time()
+        assert due is not None
+        assert NOON + n * gap < due < NOON + (n + 1) * gap
+        assert agenda.pop_due(due + late * SECOND) == [Fire(expression, NOON + n * gap, 0)]
+
+
 def test_jitter_after_a_suspend() -> None:
     """C3: with jitter, too, one fire makes up for all times that were missed."""
     agenda = make(QUARTERLY, jitter=600, uniform=random.Random(1).random)
