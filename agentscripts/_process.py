@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-__all__ = ["command_line", "describe", "pipe_holders"]
+__all__ = ["command_line", "describe", "pipe_holders", "without_text"]
 
 _NAMED: Final = 5
 _LONGEST_COMMAND: Final = 4096
+_PLAIN: Final = re.compile(r"[\w./:@%,][\w./:@%,+-]*")
+# Short ones may have a text glued to them.
+_OPTION: Final = re.compile(r"-[A-Za-z]{1,3}|--[a-z-]+")
 
 
 def pipe_holders(pipes: Iterable[int]) -> tuple[int, ...]:
@@ -38,10 +42,7 @@ def _holds(pid: str, wanted: set[str]) -> bool:
 
 
 def command_line(pid: int) -> str:
-    """Return a process's command line, shortened; ``?`` when it is gone.
-
-    What a shell got by ``-c`` is left out: it is a script's text, and may hold secrets.
-    """
+    """Return a process's command line, shortened and ``without_text``; ``?`` when it is gone."""
     try:
         # Not all of it, as psutil does: a process may say that it is terabytes of its memory.
         with open(f"/proc/{pid}/cmdline", "rb") as file:
@@ -49,12 +50,23 @@ def command_line(pid: int) -> str:
     except OSError:
         return "?"
     words = text.split("\0") if text else [_name(pid)]
-    for index, word in enumerate(words):
-        if word.startswith("-") and not word.startswith("--") and word.endswith("c"):
-            words[index + 1 :] = ["…"]
-            break
-    text = " ".join(words)
+    text = " ".join(without_text(words))
     return text if len(text) <= 80 else f"{text[:79]}…"
+
+
+def without_text(words: Sequence[str]) -> Sequence[str]:
+    """Return the words of a command but for those that may be a script's text, or a variable.
+
+    Interpreters take a text by all sorts of options, which may be joined with others (``-ce``) or
+    with the text itself (``--eval=``). So all from the first option on is left out, and from the
+    first word that a shell would read as more than a word.
+    """
+    for index, word in enumerate(words[1:], start=1):
+        if not _PLAIN.fullmatch(word):
+            option = word.partition("=")[0]
+            shown = [option] if _OPTION.fullmatch(option) else []
+            return [*words[:index], *shown, "…"]
+    return words
 
 
 def _name(pid: int) -> str:

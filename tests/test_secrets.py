@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 import pytest
 from conftest import MakeRunner
 from support import Background, Lines, eventually, processes_with
 
-from agentscripts import InvalidScriptError, LogBatch, RunStatus, Script, _calls
+from agentscripts import (
+    Command,
+    CommandFactory,
+    InvalidScriptError,
+    LogBatch,
+    RunStatus,
+    Script,
+    ShellCommandFactory,
+    _calls,
+)
+from agentscripts._process import without_text
 
 SECRET = "hunter2"
+TEXT = f"PASSWORD={SECRET}; sleep 60"
 
 ENDS = {
     "well": f"echo {SECRET} >/dev/null",
@@ -48,17 +60,30 @@ def test_a_run(make_runner: MakeRunner, caplog: pytest.LogCaptureFixture, how: s
     eventually(lambda: not processes_with(mark), "the background process has ended")
 
 
+class Bash:
+    """A command factory that gives its shell options of its own."""
+
+    def create_command(self, script: Script, env: Mapping[str, str]) -> Command:
+        return Command(("bash", "-ce", script.script), env)
+
+
+@pytest.mark.parametrize(
+    ("factory", "command"),
+    [(ShellCommandFactory("/bin/sh"), "/bin/sh -c …"), (Bash(), "bash -ce …")],
+)
 def test_what_close_waits_for(
     make_runner: MakeRunner,
     lines: Lines,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
+    factory: CommandFactory,
+    command: str,
 ) -> None:
     """X1, S1: the command that close names is not the script's text."""
     monkeypatch.setattr(_calls, "_REMIND", 0.01)
     caplog.set_level(logging.DEBUG)
     script = Script(script=f"true {SECRET}; echo up; while :; do sleep 0.01; done", name="one")
-    runner = make_runner(script)
+    runner = make_runner(script, command_factory=factory)
     call = Background(lambda: runner.execute(check=False))
     lines.wait_for("up")
     close = Background(runner.close)
@@ -66,8 +91,43 @@ def test_what_close_waits_for(
     runner.cancel(runner.runs()[0].run_id)
     close.result()
     call.result()
-    assert "/bin/sh" in caplog.text
+    assert f": {command} (pid" in caplog.text
     assert SECRET not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [
+        (["/bin/sh", "-c", TEXT], "/bin/sh -c …"),
+        (["bash", "-ce", TEXT], "bash -ce …"),
+        (["bash", "-cx", TEXT], "bash -cx …"),
+        (["bash", "-ec", TEXT], "bash -ec …"),
+        (["bash", "-e", "-c", TEXT], "bash -e …"),
+        (["bash", "-O", "extglob", "-c", TEXT], "bash -O …"),
+        (["bash", "+ec", TEXT], "bash …"),
+        (["bash", "--norc", "-c", TEXT], "bash --norc …"),
+        (["perl", "-e", TEXT], "perl -e …"),
+        (["perl", "-ne", TEXT], "perl -ne …"),
+        (["perl", f"-e{TEXT}"], "perl …"),
+        (["python3", f"-c{SECRET}"], "python3 …"),
+        (["node", "-e", TEXT], "node -e …"),
+        (["node", f"--eval={TEXT}"], "node --eval …"),
+        (["ruby", "-e", TEXT], "ruby -e …"),
+        (["php", "-r", TEXT], "php -r …"),
+        (["fish", f"--command={SECRET}"], "fish --command …"),
+        (["pwsh", "-Command", TEXT], "pwsh …"),
+        (["env", f"PASSWORD={SECRET}", "bash", "script"], "env …"),
+        (["awk", TEXT], "awk …"),
+        (["deno", "eval", TEXT], "deno eval …"),
+        (["timeout", "5", "sh", "-c", TEXT], "timeout 5 sh -c …"),
+        (["sleep", "60"], "sleep 60"),
+        (["python3.11", "/srv/a-b_c.py", "host:80"], "python3.11 /srv/a-b_c.py host:80"),
+        (["nginx: master process nginx -g off"], "nginx: master process nginx -g off"),
+    ],
+)
+def test_a_command(command: list[str], shown: str) -> None:
+    """X1: of a command nothing is shown that may be a script's text."""
+    assert " ".join(without_text(command)) == shown
 
 
 def test_texts_of_values_and_errors(make_runner: MakeRunner) -> None:
