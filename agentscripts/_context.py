@@ -64,7 +64,7 @@ class Context:
         self.order: Final[Order[Any, Any]] = Order(scripts)
         self._cgroups: set[Path] = set()
         with contextlib.ExitStack() as descriptors:
-            self.census: Final = Census()
+            self.census: Final = _census()
             descriptors.callback(self.census.close)
             self.spawner: Final = Spawner(die_with_parent=options.die_with_parent)
             descriptors.callback(self.spawner.close)
@@ -192,6 +192,14 @@ class Context:
         for one in (self.wakeup, self.spawner, self.census):
             one.close()
         return stuck
+
+
+def _census() -> Census:
+    try:
+        return Census()
+    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        problem = "is out of reach, expected a mounted proc file system"
+        raise type(error)(error.errno, problem, "/proc") from None
 
 
 class Ended:

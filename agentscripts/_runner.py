@@ -105,7 +105,8 @@ class Runner:
 
         Raises ``AlreadyInitializedError``, ``InvalidScriptError``, ``RunnerClosedError``;
         ``TypeError`` for a bad argument; ``ValueError`` when a schedule needs the machine's time
-        zone and that is unknown; ``OSError`` when the directories cannot be made.
+        zone and that is unknown; ``OSError`` when the directories cannot be made, and where there
+        is no ``/proc``.
         """
         _check_callable("init: on_complete", on_complete)
         checked = validate_scripts(scripts)
@@ -113,8 +114,14 @@ class Runner:
         if self._options.max_log_bytes is not None:
             check_rotation(checked, self._options.log_dir, self._options.log_backups)
         self._shutdown.hold_off(self._check_new)
-        self._options.filesystem.make_dirs(self.script_bin_dir, 0o700)
-        context = self._shutdown.hold_off(lambda: self._open(checked, schedules, on_complete))
+        context = Context(self._options, checked, self._own_threads)
+        try:
+            self._options.filesystem.make_dirs(self.script_bin_dir, 0o700)
+            self._shutdown.hold_off(lambda: self._begin(context, schedules, on_complete))
+        except BaseException:
+            if self._context is not context:  # else an interrupt came when all was done
+                context.close()
+            raise
         for warning in schedule_warnings(checked, self._options):
             context.log(logging.WARNING, "%s", warning)
 
@@ -250,27 +257,21 @@ class Runner:
         if self._context is not None:
             raise AlreadyInitializedError("this runner has its scripts; make another Runner")
 
-    def _open(
+    def _begin(
         self,
-        scripts: tuple[Script, ...],
+        context: Context,
         schedules: Mapping[UUID, Schedule],
         on_complete: Callable[[RunResult], object] | None,
-    ) -> Context:
+    ) -> None:
         self._check_new()
-        context = Context(self._options, scripts, self._own_threads)
         context.metrics = self._metrics
         self._schedules = schedules
-        try:
-            if on_complete:
-                context.reports = Reports(on_complete, context.log, self._own_threads)
-                context.reports.start()
-            self._begin_cron(context)
-        except BaseException:
-            context.close()
-            raise
+        if on_complete:
+            context.reports = Reports(on_complete, context.log, self._own_threads)
+            context.reports.start()
+        self._begin_cron(context)
         self._context = context
         self._shutdown.take_context(context)
-        return context
 
     def _want_cron(self) -> None:
         self._cron_wanted = True

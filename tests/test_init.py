@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 from conftest import MakeRunner
-from support import Lines
+from support import Lines, descriptors
 
 from agentscripts import (
     AlreadyInitializedError,
@@ -20,6 +21,7 @@ from agentscripts import (
     RunnerClosedError,
     Script,
     Stage,
+    _context,
 )
 
 GOOD = Script(script="echo good", name="good")
@@ -113,6 +115,28 @@ def test_without_rotation_any_log_will_do(make_runner: MakeRunner) -> None:
     make_runner(*(Script(script="true", log_path=path) for path in ("a.log", "a.log.1")))
 
 
+@pytest.mark.parametrize("code", [errno.ENOENT, errno.ENOTDIR, errno.EACCES])
+def test_no_proc(
+    make_runner: MakeRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """R1: the error names what is missing, nothing is on disk, and init may be tried again."""
+    runner = make_runner()
+    before = descriptors()
+    with monkeypatch.context() as patch:
+        patch.setattr(_context, "Census", lambda: _fail(code))
+        with pytest.raises(OSError, match="expected a mounted proc file system: '/proc'") as caught:
+            runner.init([GOOD])
+    assert caught.value.errno == code
+    assert list(tmp_path.iterdir()) == []
+    assert descriptors() == before
+    runner.init([GOOD])
+    assert runner.execute()[0].ok
+
+
+def _fail(code: int) -> None:
+    raise OSError(code, os.strerror(code))
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -178,14 +202,33 @@ def test_directories(make_runner: MakeRunner, tmp_path: Path, umask: int) -> Non
 
 
 def test_directories_that_cannot_be_made(make_runner: MakeRunner, tmp_path: Path) -> None:
-    """R1, R2: init raises the OSError and may be tried again."""
+    """R1, R2: init raises the OSError, keeps nothing open, and may be tried again."""
     (tmp_path / "base").write_text("in the way")
     runner = make_runner()
+    before = descriptors()
     with pytest.raises(NotADirectoryError, match="base"):
         runner.init([GOOD])
+    assert descriptors() == before
     (tmp_path / "base").unlink()
     runner.init([GOOD])
     assert runner.script_bin_dir.is_dir()
+
+
+def test_an_interrupt_at_the_end_of_init(
+    make_runner: MakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R1: one that comes when all is done takes nothing away from the runner."""
+    runner = make_runner()
+    take = runner._shutdown.take_context
+
+    def interrupted(context: _context.Context) -> None:
+        take(context)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner._shutdown, "take_context", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        runner.init([GOOD])
+    assert runner.execute()[0].ok
 
 
 def test_execute_before_init(make_runner: MakeRunner) -> None:
