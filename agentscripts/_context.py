@@ -56,7 +56,7 @@ class Context:
         self.places: Final = {script.id: self._place(script) for script in scripts}
         self._data_dir_identity: Any = None  # as it was when a run last made what was missing
         self._shell: Final = options.shell or login_shell()
-        self._environment: tuple[Mapping[bytes, bytes], dict[str, str]] = ({}, {})
+        self._environment: tuple[Mapping[Any, Any] | None, dict[str, str]] = (None, {})
         self.metrics: Metrics | None = None
         self.delivery: Final = Delivery(self.log, own_threads)
         self.gate: Final = Gate(os.cpu_count() or 1)
@@ -90,8 +90,8 @@ class Context:
     def environment(self) -> dict[str, str]:
         """Return the agent's environment as it is now, with what every script gets."""
         # os.environ codes each name and value anew at each look, 40 µs for 40 of them; the dict
-        # inside tells in 1 µs that nothing has changed.
-        current = os.environ._data  # type: ignore[attr-defined]
+        # inside tells in 1 µs that nothing has changed. What a host puts there may have none.
+        current: Mapping[Any, Any] = getattr(os.environ, "_data", os.environ)
         seen, environment = self._environment
         if seen != current:
             seen, environment = dict(current), base_environment(os.environ, self._shell)

@@ -9,7 +9,8 @@ import re
 import signal
 import stat
 import subprocess
-from collections.abc import Mapping
+from collections import UserDict
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -176,6 +177,37 @@ def test_the_environment_is_that_of_now(
     monkeypatch.setenv("LATE", "set after init")
     runner.execute()
     assert lines.lines == ["set after init"]
+
+
+@pytest.mark.parametrize("kind", [dict, UserDict, MappingProxyType])
+def test_an_environment_that_was_replaced(
+    make_runner: MakeRunner,
+    lines: Lines,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: Callable[[dict[str, str]], Mapping[str, str]],
+) -> None:
+    """R5: whatever mapping the host puts in the place of os.environ, what it holds now counts."""
+    runner = make_runner("echo $OTHER $USER")
+    monkeypatch.setenv("OTHER", "before")
+    runner.execute()
+    with monkeypatch.context() as patch:
+        for content in {"OTHER": "first"}, {"OTHER": "second"}, {}:
+            patch.setattr(os, "environ", kind(content))
+            runner.execute()
+    runner.execute()
+    user = pwd.getpwuid(os.getuid()).pw_name
+    texts = ("before ", "first ", "second ", "", "before ")
+    assert lines.lines == [f"{text}{user}" for text in texts]
+
+
+def test_an_empty_environment(
+    make_runner: MakeRunner, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R5: who starts the scripts is said also where the agent has no variable at all."""
+    for name in os.environ:
+        monkeypatch.delenv(name)
+    make_runner("echo $LOGNAME $SHELL").execute()
+    assert lines.lines == [f"{pwd.getpwuid(os.getuid()).pw_name} /bin/sh"]
 
 
 class Environment:
