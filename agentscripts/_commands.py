@@ -18,7 +18,7 @@ from agentscripts._foreground import Wishes, run_in_foreground
 from agentscripts._manifest import Manifest
 from agentscripts._metricspage import Address, parse_address
 from agentscripts._model import Stage, has_fresh_source
-from agentscripts._options import Options, absolute_path
+from agentscripts._options import Options, absolute_path, data_directory
 from agentscripts._parameters import (
     LOG_DIR,
     MANIFEST,
@@ -32,7 +32,6 @@ from agentscripts._parameters import (
     fail,
     load,
     option,
-    overrides,
     parse_seconds,
     tell,
 )
@@ -162,7 +161,7 @@ def check(manifest: Path) -> None:
 @option(
     "--data-dir",
     type=click.Path(),
-    callback=converted(absolute_path),
+    callback=converted(data_directory),
     help="Keep the scripts' data there.",
 )
 @option(
@@ -246,8 +245,8 @@ def run(
     mistake in MANIFEST or an option, 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP, 141 if
     standard output was closed early.
     """
-    loaded = overrides(
-        load(manifest),
+    loaded = load(
+        manifest,
         max_parallel=max_parallel,
         log_dir=log_dir,
         data_dir_base=data_dir,
@@ -288,7 +287,7 @@ def logs(manifest: Path, name: str, follow: bool, log_dir: Path | None) -> None:
     Exit status: 0, 1 if the file cannot be read, 2 for a mistake in MANIFEST or NAME, 130 after
     Ctrl-C, 141 if standard output was closed early.
     """
-    loaded = overrides(load(manifest), log_dir=log_dir)
+    loaded = load(manifest, log_dir=log_dir)
     try:
         script = loaded.find(name)
     except ValueError as error:

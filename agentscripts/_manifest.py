@@ -153,9 +153,11 @@ def parse_manifest(text: str, path: Path) -> Manifest:
     options = tables.options.given()
     for index, error in script_problems(scripts):
         told.append(_told(("script", index, error.field), error.args[2], data))
-    told += _rotation_problems(scripts, Options(**options), data)
+    # The default of this field may be unusable, and the command line may give another one.
+    made = Options(**{"data_dir_base": "/", **options})
+    told += _rotation_problems(scripts, made, data)
     if ("options", "cron_syntax") not in wrong:
-        told += _schedule_problems(scripts, Options(**options), data)
+        told += _schedule_problems(scripts, made, data)
     if told:
         raise ManifestError(_in_order(told, how.lines(text), path))
     labels = {one.id: one.name or f"script[{number}]" for number, one in enumerate(scripts, 1)}

@@ -27,7 +27,7 @@ from agentscripts._validation import (
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
-__all__ = ["Options", "absolute_path"]
+__all__ = ["Options", "absolute_path", "data_directory"]
 
 # They stop a process or wake it, so they cannot ask it to end.
 _NOT_STOP_SIGNALS: Final = frozenset(
@@ -52,7 +52,8 @@ class Options:
     Durations are in seconds; ``None`` is no limit and ``0`` is now. Paths may be given as
     ``str``; ``~`` expands, and a relative one counts from the current directory.
 
-    data_dir_base: holds the scripts' data and programs. Default: the user's state directory.
+    data_dir_base: holds the scripts' data and programs; no ``:`` may be in its path. Default: the
+        user's state directory.
     log_dir: where relative log paths start. Default: the user's state directory.
     logger: the agent's own log. Default: ``logging.getLogger("agentscripts")``.
     get_script_logger: returns the logger for a ``log_source_id``. Default: drops all lines.
@@ -150,6 +151,18 @@ def absolute_path(value: Any) -> Path:
         raise ValueError(f"is {text!r}, {expected}: {error.strerror}") from None
 
 
+def data_directory(value: Any) -> Path:
+    """Return a value of ``data_dir_base`` as an absolute path. Raises ``TypeError``,
+    ``ValueError``."""
+    path = absolute_path(value)
+    if os.pathsep in str(path):
+        raise ValueError(
+            f"is {str(path)!r} and has a {os.pathsep!r}, expected none: "
+            "a directory in it goes on the scripts' PATH"
+        )
+    return path
+
+
 def _optional_path(value: Any) -> Path | None:
     return None if value is None else absolute_path(value)
 
@@ -213,7 +226,7 @@ def _check_syntax(value: object) -> None:
 
 
 _PREPARE: Final[Mapping[str, Callable[[Any], Any]]] = {
-    "data_dir_base": absolute_path,
+    "data_dir_base": data_directory,
     "log_dir": absolute_path,
     "logger": _logger,
     "get_script_logger": _checked(_check_callable),

@@ -17,7 +17,7 @@ from click.shell_completion import BashComplete, CompletionItem, add_completion_
 from agentscripts._cancel import CancelToken
 from agentscripts._console import Output, complain
 from agentscripts._manifest import Manifest, ManifestError, load_manifest
-from agentscripts._options import absolute_path
+from agentscripts._options import Options, absolute_path
 from agentscripts._tables import parse_duration
 from agentscripts._text import escape
 
@@ -34,7 +34,6 @@ __all__ = [
     "fail",
     "load",
     "option",
-    "overrides",
     "parse_seconds",
     "tell",
 ]
@@ -169,19 +168,21 @@ class QuotingBashComplete(BashComplete):
         return super().format_completion(item)
 
 
-def overrides(manifest: Manifest, **options: Any) -> Manifest:
-    """Return the manifest with those options that were given on the command line."""
-    given = {name: value for name, value in options.items() if value is not None}
-    return dataclasses.replace(manifest, options={**manifest.options, **given})
-
-
-def load(path: Path) -> Manifest:
-    """Return the manifest, its warnings told; exit when there are mistakes."""
+def load(path: Path, **options: Any) -> Manifest:
+    """Return the manifest with those options that were given on the command line, its warnings
+    told; exit when there are mistakes.
+    """
     try:
         manifest = load_manifest(path)
     except ManifestError as error:
         fail(*error.problems)
     tell(*manifest.warnings)
+    given = {name: value for name, value in options.items() if value is not None}
+    manifest = dataclasses.replace(manifest, options={**manifest.options, **given})
+    try:
+        Options(**manifest.options)
+    except ValueError as error:  # a default that the user's environment has made unusable
+        fail(str(error))
     return manifest
 
 

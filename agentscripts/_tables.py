@@ -247,7 +247,8 @@ class OptionsTable(_Table):
     @field_validator("*")
     @classmethod
     def _ask_library(cls, value: object, info: ValidationInfo) -> object:
-        fields: dict[str, Any] = {str(info.field_name): value}
+        # The default of this field may be unusable, which is no mistake in another one.
+        fields: dict[str, Any] = {"data_dir_base": "/", str(info.field_name): value}
         try:
             Options(**fields)
         except (TypeError, ValueError) as error:

@@ -48,6 +48,24 @@ def names(base: Path, *arguments: str, **env: str) -> list[str]:
     return [name for name in ("good", "bad", "clean", "other") if name in found]
 
 
+def test_a_colon_in_the_data_directory(tmp_path: Path) -> None:
+    """R5: it is a mistake in what was given: an option, its variable, or the user's environment;
+    and no matter where another directory is given."""
+    wrong = f"is '{tmp_path}/a:b' and has a ':'"
+    default = f"Options.data_dir_base is '{tmp_path}/x:y/agentscripts' and has a ':'"
+    (tmp_path / "m.toml").write_text('[options]\nlog_dir = "logs"\n' + _GOOD)
+
+    def run_it(*arguments: str, **env: str) -> tuple[int, str]:
+        env = {**os.environ, "XDG_STATE_HOME": f"{tmp_path}/x:y", **env}
+        done = command("run", *arguments, "m.toml", cwd=tmp_path, env=env)
+        return done.returncode, done.stderr.partition(", expected none")[0]
+
+    assert run_it("--data-dir", "a:b") == (2, f"--data-dir {wrong}")
+    assert run_it(AGENTSCRIPTS_DATA_DIR="a:b") == (2, f"AGENTSCRIPTS_DATA_DIR {wrong}")
+    assert run_it() == (2, default)
+    assert run_it("--data-dir", "data")[0] == 0
+
+
 def test_json(tmp_path: Path) -> None:
     """--json: results are lines of JSON on stdout, as ``as_dict`` has them; all else on stderr."""
     done = run(tmp_path, "--json")

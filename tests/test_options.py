@@ -77,6 +77,18 @@ def test_no_current_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     )
 
 
+def test_a_colon_in_a_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """R5: in the data directory it is refused wherever it comes from, elsewhere it does no harm."""
+    (tmp_path / "a:b").mkdir()
+    monkeypatch.setenv("XDG_STATE_HOME", f"{tmp_path}/a:b")
+    with pytest.raises(ValueError, match=r"data_dir_base is '.*/a:b/agentscripts' and has a ':'"):
+        Options()
+    monkeypatch.chdir(tmp_path / "a:b")
+    with pytest.raises(ValueError, match=r"data_dir_base is '.*/a:b/data' and has a ':'"):
+        Options(data_dir_base=Path("data"))
+    Options(data_dir_base=tmp_path, log_dir=Path("logs"), working_dir=Path("a:b"))
+
+
 def test_shell_reaches_the_default_factory() -> None:
     """R4: ``shell`` is what scripts run in, also after ``replace``; an own factory is kept."""
     script = Script(script="true")
@@ -164,6 +176,12 @@ SIGNAL = "expected a signal of signal.Signals that can ask a process to end"
         ("log_dir", "", ValueError, "is '', expected a path"),
         ("log_dir", None, TypeError, "is None, expected a path"),
         ("data_dir_base", "a\0", ValueError, r"is 'a\x00' and has a NUL at index 1, expected none"),
+        (
+            "data_dir_base",
+            Path("/x/a:b"),
+            ValueError,
+            "is '/x/a:b' and has a ':', expected none: a directory in it goes on the scripts' PATH",
+        ),
         ("working_dir", b"x", TypeError, "is b'x', expected a path"),
         ("cgroup", 5, TypeError, "is 5, expected a path"),
         (
