@@ -68,8 +68,8 @@ def checked_command(made: object) -> Command:
     if not isinstance(made, Command):
         kind = type(made).__name__
         raise TypeError(f"create_command returned an object of type {kind}, expected a Command")
-    for name in ("argv", "cleanup"):
-        if isinstance(getattr(made, name), str | bytes | os.PathLike):
+    for name, words in (("argv", made.argv), ("cleanup", made.cleanup)):
+        if isinstance(words, str | bytes | Path):
             raise TypeError(f"the command's {name} is one word, expected a sequence of them")
     if not made.argv:
         raise ValueError("the command's argv is empty, expected a program and its arguments")

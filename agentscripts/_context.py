@@ -31,6 +31,7 @@ from agentscripts._text import escape
 __all__ = ["Context", "Place"]
 
 _GRACE: Final = 1.0  # seconds
+_USUAL_PLACES: Final = 2  # the home directory, the root
 
 
 class Place(NamedTuple):
@@ -105,19 +106,20 @@ class Context:
             self.options.filesystem.make_dirs(self.script_bin_dir, 0o700)
             self._data_dir_identity = place.directories.identity()
 
-    def working_dir(self, chosen: Path | None, env: Mapping[str, str]) -> str:
+    def working_dirs(self, chosen: Path | None, env: Mapping[str, str]) -> list[str]:
         """Return where a script starts: what was chosen, else the home directory, else ``/``."""
         wanted = chosen or self.options.working_dir
-        if wanted is not None:
-            if os.path.isdir(wanted):
-                return str(wanted)
+        usual = [to_host(env.get("HOME") or "/"), "/"]
+        return usual if wanted is None else [str(wanted), *usual]
+
+    def tell_entered(self, directories: list[str], entered: int) -> None:
+        """Tell the agent's log when a script does not start where it was to."""
+        if entered and len(directories) > _USUAL_PLACES:
             self.log(
                 logging.WARNING,
                 "working directory %s is no directory; scripts start in the home directory",
-                wanted,
+                directories[0],
             )
-        home = to_host(env.get("HOME", "/"))
-        return home if os.path.isdir(home) else "/"
 
     def make_cgroup(self, parent: Path, run_id: str) -> Path:
         """Make the group of a run. Raises ``OSError``."""

@@ -144,13 +144,14 @@ class Launch:
         if options.cgroup is not None:
             self._join_cgroup(options.cgroup)
         core = self._make_core(options.flush_timeout)
-        cwd = context.working_dir(command.cwd, env)
+        directories = context.working_dirs(command.cwd, env)
         began_at, began = time.time(), time.monotonic_ns()
         try:
-            process = context.spawner.spawn(command, cwd, self._cgroup)
+            process = context.spawner.spawn(command, directories, self._cgroup)
         except BaseException:
             core.close()  # else the result's cause would hold it, by its traceback
             raise
+        context.tell_entered(directories, process.child.entered)
         deadline, limit = self._limits.for_script(began, script.timeout)
         core.prepare(
             process.child,

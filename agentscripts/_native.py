@@ -187,6 +187,7 @@ class Child(Protocol):
     pidfd: int
     stdout_fd: int
     stderr_fd: int
+    entered: int
 
 
 class Starts:
@@ -213,10 +214,10 @@ class Starts:
     def spawn(
         self,
         programs: Sequence[bytes],
+        directories: Sequence[bytes],
         argv: Sequence[bytes],
         variables: bytes,
         variable_count: int,
-        cwd: bytes,
         cgroup_procs: bytes | None,
         stdin: int,
         die_with_parent: bool,
@@ -224,6 +225,7 @@ class Starts:
         """Start a process; return when it is the program.
 
         programs: paths to try in turn. None of the words, nor the paths, may hold a NUL.
+        directories: where it starts, to try in turn where one is missing.
         variables: from ``code_environment``.
         die_with_parent: whether it gets SIGKILL when the calling thread ends.
 
@@ -232,18 +234,19 @@ class Starts:
         child = ffi.new(_CHILD)
         code = lib.as_spawn(
             self.pointer,
-            b"\0".join((*programs, *argv, variables)),
+            b"\0".join((*programs, *directories, *argv, variables)),
             len(programs),
+            len(directories),
             len(argv),
             variable_count,
             stdin,
-            cwd,
             cgroup_procs or ffi.NULL,
             die_with_parent,
             child,
         )
         if code < 0:
-            subject = (None, cgroup_procs, cwd, argv[0])[child.step]  # AS_FORKING, AS_JOINING, …
+            # By step: AS_FORKING, AS_JOINING, …
+            subject = (None, cgroup_procs, directories[child.entered], argv[0])[child.step]
             name = None if subject is None else os.fsdecode(subject)
             raise OSError(-code, os.strerror(-code), name)
         started: Child = child

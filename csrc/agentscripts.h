@@ -101,16 +101,17 @@ typedef struct {
     int pidfd;
     int stdout_fd; /* the pipes' read ends, O_NONBLOCK */
     int stderr_fd;
-    int step; /* where it failed: pipes and process, cgroup, directory, program */
+    int step;    /* where it failed: pipes and process, cgroup, directory, program */
+    int entered; /* which of the directories, from 0, or the one that failed */
 } as_child;
 
 /* Starts a process with default signals, an empty mask, and no descriptor but its streams. Returns
    when it is the program. 0 or -errno; then nothing is open and no child is left. Any thread.
-   words: programs (paths to try in turn, as execvpe does), arguments, environment, each with its NUL, one
-   after the other. cgroup_procs: the cgroup.procs of the group to join first; NULL: none.
+   words: programs (paths to try in turn, as execvpe does), directories (to try in turn, where one is
+   missing), arguments, environment, each with its NUL, one after the other. cgroup_procs: the cgroup.procs of the group to join first; NULL: none.
    die_with_parent: SIGKILL when the thread ends that calls this. */
-int as_spawn(as_starts *starts, const char *words, uint32_t programs, uint32_t arguments,
-             uint32_t variables, int stdin_fd, const char *cwd, const char *cgroup_procs,
+int as_spawn(as_starts *starts, const char *words, uint32_t programs, uint32_t directories,
+             uint32_t arguments, uint32_t variables, int stdin_fd, const char *cgroup_procs,
              int die_with_parent, as_child *out);
 
 /* ---- the pool: runs whose lines wait for a thread that calls the logger ---------------------- */

@@ -282,6 +282,9 @@ bool as_output_no_writers(const as_output *output) {
 }
 
 void as_output_look_for_hang_ups(as_output *output) {
+    if (as_output_no_writers(output)) {
+        return;
+    }
     struct pollfd fds[AS_OUTPUT_PIPES] = {as_pollfd(output->streams[0].fd, 0),
                                           as_pollfd(output->streams[1].fd, 0)};
     (void)poll(fds, AS_OUTPUT_PIPES, 0);

@@ -87,11 +87,12 @@ void as_starts_begin_anew(as_starts *starts) { (void)starts_init(starts); }
 /* ---- the child ---- */
 
 typedef struct {
-    char **programs, **arguments, **variables; /* each ends with NULL */
-    const char *cwd, *cgroup_procs;
+    char **programs, **directories, **arguments, **variables; /* each ends with NULL */
+    const char *cgroup_procs;
     int die_with_parent;
     int streams[3];
     pid_t parent;
+    int entered; /* which of the directories, or the last that was tried */
     int step;
     int error; /* 0: the exec went well */
 } start;
@@ -177,6 +178,18 @@ CHILD static int close_others(const start *s) {
     return syscall(SYS_close_range, FIRST_OTHER, ~0U, 0) == 0 ? 0 : close_listed(s);
 }
 
+CHILD static int enter(start *s) {
+    int result = -1;
+    for (int i = 0; result < 0 && s->directories[i]; i++) {
+        s->entered = i;
+        result = (int)syscall(SYS_chdir, s->directories[i]);
+        if (result < 0 && errno != ENOENT && errno != ENOTDIR) {
+            break;
+        }
+    }
+    return result;
+}
+
 /* As execvpe does: the errno that says most is that of a program that is there. */
 CHILD static void run_program(const start *s) {
     int found = 0;
@@ -203,7 +216,7 @@ CHILD static int become(void *argument) {
     if (set_streams(s) < 0 || close_others(s) < 0) {
         give_up(s, AS_FORKING);
     }
-    if (syscall(SYS_chdir, s->cwd) < 0) {
+    if (enter(s) < 0) {
         give_up(s, AS_ENTERING);
     }
     (void)syscall(SYS_rt_sigprocmask, SIG_SETMASK, none, NULL, (size_t)SIGNAL_SET);
@@ -224,16 +237,18 @@ static const char *list_words(char **list, const char *text, uint32_t count) {
 }
 
 /* False: no memory. s->programs is to be freed. */
-static bool list_all_words(start *s, const char *text, uint32_t programs, uint32_t arguments,
-                           uint32_t variables) {
-    size_t count = (size_t)programs + arguments + variables + 3;
+static bool list_all_words(start *s, const char *text, uint32_t programs, uint32_t directories,
+                           uint32_t arguments, uint32_t variables) {
+    size_t count = (size_t)programs + directories + arguments + variables + 4;
     s->programs = malloc(count * sizeof *s->programs);
     if (!s->programs) {
         return false;
     }
-    s->arguments = s->programs + programs + 1;
+    s->directories = s->programs + programs + 1;
+    s->arguments = s->directories + directories + 1;
     s->variables = s->arguments + arguments + 1;
     text = list_words(s->programs, text, programs);
+    text = list_words(s->directories, text, directories);
     text = list_words(s->arguments, text, arguments);
     (void)list_words(s->variables, text, variables);
     return true;
@@ -276,6 +291,7 @@ static int spawn_between(start *s, as_child *out) {
     out->pid = start_child(s, &out->pidfd);
     result = out->pid < 0 ? -errno : -s->error;
     out->step = s->step;
+    out->entered = s->entered;
     as_close(&ends[1]);
     as_close(&ends[3]);
     if (result < 0) {
@@ -291,17 +307,16 @@ static int spawn_between(start *s, as_child *out) {
     return result;
 }
 
-int as_spawn(as_starts *starts, const char *words, uint32_t programs, uint32_t arguments,
-             uint32_t variables, int stdin_fd, const char *cwd, const char *cgroup_procs,
+int as_spawn(as_starts *starts, const char *words, uint32_t programs, uint32_t directories,
+             uint32_t arguments, uint32_t variables, int stdin_fd, const char *cgroup_procs,
              int die_with_parent, as_child *out) {
-    start s = {.cwd = cwd,
-               .cgroup_procs = cgroup_procs,
+    start s = {.cgroup_procs = cgroup_procs,
                .die_with_parent = die_with_parent,
                .streams = {stdin_fd},
                .parent = getpid(),
                .step = AS_FORKING};
     *out = (as_child){.pidfd = -1, .step = AS_FORKING};
-    if (!list_all_words(&s, words, programs, arguments, variables)) {
+    if (!list_all_words(&s, words, programs, directories, arguments, variables)) {
         return -ENOMEM;
     }
     (void)pthread_rwlock_rdlock(&starts->lock);

@@ -62,7 +62,7 @@ def start(starts: _native.Starts, program: bytes, *words: bytes, cwd: bytes = b"
     with open(os.devnull, "rb") as null:
         argv = [program, *words]
         coded = _native.code_environment(env)
-        return starts.spawn([program], argv, coded, len(env), cwd, None, null.fileno(), False)
+        return starts.spawn([program], [cwd], argv, coded, len(env), None, null.fileno(), False)
 
 
 def deliver(pool: _native.Pool) -> None:

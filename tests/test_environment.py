@@ -250,6 +250,10 @@ class Factory:
             Command(["/bin/true"], {}, cleanup="left"),  # type: ignore[arg-type]
             "the command's cleanup is one word, expected a sequence of them",
         ),
+        (
+            Command(["/bin/true"], {}, cwd=Path("/tmp\0/x")),
+            r"the working directory '/tmp\x00/x' holds a NUL",
+        ),
     ],
 )
 def test_what_is_no_command(make_runner: MakeRunner, made: object, why: str) -> None:

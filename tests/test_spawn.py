@@ -33,7 +33,7 @@ def start(
     cwd: str = "/",
     cgroup: Path | None = None,
 ) -> Process:
-    return spawner.spawn(Command(argv, env), cwd, cgroup)
+    return spawner.spawn(Command(argv, env), [cwd], cgroup)
 
 
 def end(process: Process) -> tuple[int, list[str]]:
@@ -111,7 +111,7 @@ script = "echo out; echo err >&2; readlink /proc/self/fd/0; ls /proc/$$/fd"
 spawner, said = Spawner(), os.dup(1)
 for number in {closed}:
     os.close(number)
-child = spawner.spawn(Command(("/bin/sh", "-c", script), dict(os.environ)), "/", None)
+child = spawner.spawn(Command(("/bin/sh", "-c", script), dict(os.environ)), ["/"], None)
 for fd in (child.child.stdout_fd, child.child.stderr_fd):
     os.set_blocking(fd, True)
     with open(fd, "rb", closefd=False) as file:

@@ -32,15 +32,14 @@ static inline child child_start_as(const char *script, const char *run_id, bool 
         child_new_id(&c);
     }
     int size = snprintf(words, sizeof words,
-                        "/bin/sh%c/bin/sh%c-c%c%s%cPATH=/usr/local/bin:/usr/bin:/bin%c"
+                        "/bin/sh%c.%c/bin/sh%c-c%c%s%cPATH=/usr/local/bin:/usr/bin:/bin%c"
                         "AGENTSCRIPTS_RUN_ID=%s",
-                        0, 0, 0, script, 0, 0, c.run_id);
+                        0, 0, 0, 0, script, 0, 0, c.run_id);
     CHECK(size > 0 && (size_t)size < sizeof words);
     as_starts *starts = as_starts_new();
     int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
     CHECK(starts);
-    CHECK_EQUAL(as_spawn(starts, words, 1, 3, marked ? 2 : 1, null, ".", NULL, false, &c.process),
-                0);
+    CHECK_EQUAL(as_spawn(starts, words, 1, 1, 3, marked ? 2 : 1, null, NULL, false, &c.process), 0);
     as_starts_free(starts);
     as_close(&null);
     return c;

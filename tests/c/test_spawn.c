@@ -5,23 +5,23 @@
 #include <sys/syscall.h>
 
 typedef struct {
-    const char *words;
-    uint32_t programs, arguments;
+    const char *words; /* programs, directories, arguments */
+    uint32_t programs, directories, arguments;
     int stdin_fd;
-    const char *cwd, *cgroup_procs;
+    const char *cgroup_procs;
 } command;
 
 static command command_of(const char *words, uint32_t programs, uint32_t arguments) {
     return (command){.words = words,
                      .programs = programs,
+                     .directories = 1,
                      .arguments = arguments,
-                     .stdin_fd = open("/dev/null", O_RDONLY | O_CLOEXEC),
-                     .cwd = "/"};
+                     .stdin_fd = open("/dev/null", O_RDONLY | O_CLOEXEC)};
 }
 
 static int spawn(as_starts *starts, const command *it, as_child *out) {
-    return as_spawn(starts, it->words, it->programs, it->arguments, 0, it->stdin_fd, it->cwd,
-                    it->cgroup_procs, false, out);
+    return as_spawn(starts, it->words, it->programs, it->directories, it->arguments, 0,
+                    it->stdin_fd, it->cgroup_procs, false, out);
 }
 
 /* What a script prints, up to its end. */
@@ -84,8 +84,8 @@ static void paths(void) {
     char text[100];
     child c = {0};
     as_starts *starts = as_starts_new();
-    command it = command_of("/nowhere/cat\0/etc/passwd/cat\0/bin/cat\0name\0/proc/self/cmdline", 3,
-                            2);
+    command it = command_of("/nowhere/cat\0/etc/passwd/cat\0/bin/cat\0/\0name\0/proc/self/cmdline",
+                            3, 2);
     CHECK_EQUAL(spawn(starts, &it, &c.process), 0);
     size_t size = output_of(&c, text, sizeof text);
     CHECK_BYTES(text, size, "name\0/proc/self/cmdline", 24);
@@ -109,13 +109,17 @@ static void check_failure(const command *it, int error, int step) {
 
 /* R6, K2: a failure is an errno and a step, and leaves neither a child nor a descriptor. */
 static void failures(void) {
-    command it = command_of("/nowhere/program\0name", 1, 1);
+    command it = command_of("/nowhere/program\0/\0name", 1, 1);
     check_failure(&it, ENOENT, AS_EXECUTING);
-    it.words = "/etc/passwd\0/nowhere\0name";
+    it.words = "/etc/passwd\0/nowhere\0/\0name";
     it.programs = 2;
     check_failure(&it, EACCES, AS_EXECUTING); /* says more than that the last one is missing */
-    it.cwd = "/nowhere";
+    it.words = "/bin/true\0/nowhere\0name";
+    it.programs = 1;
     check_failure(&it, ENOENT, AS_ENTERING);
+    it.words = "/bin/true\0/nowhere\0/etc/passwd\0name";
+    it.directories = 2;
+    check_failure(&it, ENOTDIR, AS_ENTERING);
     it.cgroup_procs = "/nowhere/cgroup.procs";
     check_failure(&it, ENOENT, AS_JOINING);
     as_close(&it.stdin_fd);
@@ -123,9 +127,24 @@ static void failures(void) {
     check_failure(&it, EBADF, AS_FORKING);
 }
 
+/* R6: the first directory that is there; one that is there and closed is an error. */
+static void directories(void) {
+    as_starts *starts = as_starts_new();
+    command it = command_of("/bin/pwd\0/nowhere\0/etc/passwd\0/usr\0/\0pwd", 1, 1);
+    child c = {0};
+    char text[100];
+    it.directories = 4;
+    CHECK_EQUAL(spawn(starts, &it, &c.process), 0);
+    CHECK_EQUAL(c.process.entered, 2);
+    CHECK_EQUAL(output_of(&c, text, sizeof text), 5);
+    CHECK(memcmp(text, "/usr\n", 5) == 0);
+    as_close(&it.stdin_fd);
+    as_starts_free(starts);
+}
+
 /* R3: wherever descriptors run out. */
 static void no_descriptors(void) {
-    command it = command_of("/bin/true\0true", 1, 1);
+    command it = command_of("/bin/true\0/\0true", 1, 1);
     as_starts *starts = as_starts_new();
     as_child out = {0};
     struct rlimit old, few;
@@ -161,7 +180,7 @@ typedef struct {
 
 static void *start_often(void *crowd_pointer) {
     crowd *all = crowd_pointer;
-    command it = command_of("/bin/sh\0sh\0-c\0echo hello", 1, 3);
+    command it = command_of("/bin/sh\0/\0sh\0-c\0echo hello", 1, 3);
     for (int i = 0; i < STARTS; i++) {
         char text[16];
         child c = {0};
@@ -207,4 +226,5 @@ static void starts_and_forks(void) {
 }
 
 CHECK_MAIN(CHECK_TEST(default_signals), CHECK_TEST(nothing_inherited), CHECK_TEST(paths),
-           CHECK_TEST(failures), CHECK_TEST(no_descriptors), CHECK_TEST(starts_and_forks))
+           CHECK_TEST(failures), CHECK_TEST(directories), CHECK_TEST(no_descriptors),
+           CHECK_TEST(starts_and_forks))
