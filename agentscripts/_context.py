@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from agentscripts._coding import to_host
+from agentscripts._coding import from_host
 from agentscripts._command import base_environment, login_shell
 from agentscripts._delivery import Delivery
 from agentscripts._files import log_path_for
@@ -109,8 +109,8 @@ class Context:
     def working_dirs(self, chosen: Path | None, env: Mapping[str, str]) -> list[str]:
         """Return where a script starts: what was chosen, else the home directory, else ``/``."""
         wanted = chosen or self.options.working_dir
-        usual = [to_host(env.get("HOME") or "/"), "/"]
-        return usual if wanted is None else [str(wanted), *usual]
+        usual = [env.get("HOME") or "/", "/"]
+        return usual if wanted is None else [from_host(str(wanted)), *usual]
 
     def tell_entered(self, directories: list[str], entered: int) -> None:
         """Tell the agent's log when a script does not start where it was to."""

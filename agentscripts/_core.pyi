@@ -31,10 +31,18 @@ class _Lib:
     def as_has_own_directories(self, identity: Any, paths: bytes, count: int, /) -> int: ...
     # A writer, or NULL without memory; the descriptors are taken over either way.
     def as_logfile_new(
-        self, fd: int, dir_fd: int, name: bytes, max_bytes: int, backups: int, max_line: int, /
+        self,
+        fd: int,
+        dir_fd: int,
+        name: bytes,
+        max_bytes: int,
+        backups: int,
+        max_line: int,
+        identity: Any,
+        /,
     ) -> Any: ...
     # The same, or NULL: nothing is open.
-    def as_logfile_open(self, path: bytes, max_line: int, /) -> Any: ...
+    def as_logfile_open(self, path: bytes, max_line: int, identity: Any, /) -> Any: ...
     def as_logfile_free(self, log: Any, /) -> None: ...
     # 0 or -errno.
     def as_logfile_begin(self, log: Any, empty: bool, /) -> int: ...

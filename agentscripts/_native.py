@@ -101,30 +101,40 @@ class Directories:
 
 
 class LogFile:
-    """The one writer of a log file; thread-safe. Takes both descriptors over."""
+    """The one writer of a log file; thread-safe. Takes both descriptors over.
+
+    opened_as: device and inode of the file.
+    """
+
+    opened_as: tuple[int, int]
 
     def __init__(
         self, fd: int, dir_fd: int | None, name: str, max_bytes: int | None, backups: int, line: int
     ) -> None:
         limit = lib.AS_FOREVER if max_bytes is None else max_bytes
         directory = -1 if dir_fd is None else dir_fd
+        identity = ffi.new(_IDENTITY)
         try:
-            log = lib.as_logfile_new(fd, directory, os.fsencode(name), limit, backups, line)
+            coded = os.fsencode(name)
+            log = lib.as_logfile_new(fd, directory, coded, limit, backups, line, identity)
         except (TypeError, ValueError, OverflowError):  # then the core has not got them
             for one in {fd, directory} - {-1}:
                 os.close(one)
             raise
         self.pointer = made(log, lib.as_logfile_free, ffi.errno)
+        self.opened_as = identity.device, identity.inode
 
     @classmethod
     def open_usual(cls, path: str, line: int) -> Self | None:
         """Open a log that does not rotate, if there is a file of ours with nothing unusual on the
         way; else nothing is open, and nothing said."""
-        log = lib.as_logfile_open(path.encode(*_PATH), line)
+        identity = ffi.new(_IDENTITY)
+        log = lib.as_logfile_open(path.encode(*_PATH), line, identity)
         if not log:
             return None
         usual = cls.__new__(cls)
         usual.pointer = ffi.gc(log, lib.as_logfile_free)
+        usual.opened_as = identity.device, identity.inode
         return usual
 
     def identity(self) -> tuple[int, int]:
@@ -224,17 +234,25 @@ class Starts:
     ) -> Child:
         """Start a process; return when it is the program.
 
-        programs: paths to try in turn. None of the words, nor the paths, may hold a NUL.
+        programs: paths to try in turn.
         directories: where it starts, to try in turn where one is missing.
         variables: from ``code_environment``.
         die_with_parent: whether it gets SIGKILL when the calling thread ends.
 
         Raises ``OSError`` that names what it is about; then nothing is left of the child.
+        ``ValueError`` for a NUL.
         """
+        words = (*programs, *directories, *argv)
+        joined = b"\0".join(words)
+        if joined.count(b"\0") >= len(words):
+            at = next(number for number, word in enumerate(words) if b"\0" in word)
+            argument = at - len(programs) - len(directories)
+            what = f"argument {argument}" if argument >= 0 else "program or working directory"
+            raise ValueError(f"{what} of the command holds a NUL")  # not the word: X1
         child = ffi.new(_CHILD)
         code = lib.as_spawn(
             self.pointer,
-            b"\0".join((*programs, *directories, *argv, variables)),
+            b"%b\0%b" % (joined, variables),
             len(programs),
             len(directories),
             len(argv),

@@ -39,25 +39,19 @@ class Spawner:
             os.close(stdin)
 
     def spawn(self, command: Command, directories: Sequence[str], cgroup: Path | None) -> Process:
-        """Start a command, in the first of the directories that is there.
+        """Start a command, in the first of the directories (``from_host``) that is there.
 
         Raises ``OSError``, or ``ValueError`` or ``TypeError`` for words that no program can get;
         then nothing was started and nothing is open.
         """
         args = command.argv
         argv = [coded(word) for word in args]
-        for number, word in enumerate(argv):
-            if b"\0" in word:
-                raise ValueError(f"argument {number} of the command holds a NUL")
-        places = [os.fsencode(directory) for directory in directories]
-        if any(b"\0" in place for place in places):
-            raise ValueError(f"the working directory {directories[0]!r} holds a NUL")
         env = dict(command.env)  # which another thread may change
         variables = code_environment(env)
         sys.audit("subprocess.Popen", args[0], args, directories[0], env)
         child = _STARTS.spawn(
             [argv[0]] if b"/" in argv[0] else _programs(argv[0], env),
-            places,
+            [coded(directory) for directory in directories],
             argv,
             variables,
             len(env),

@@ -27,8 +27,7 @@ class Writers:
         """Begin anew: a forked child has none of its parent's writers, and no lock of theirs."""
         self._lock = threading.Lock()  # guards all below; a rotation does not take it
         self._users: dict[LogFile, int] = {}
-        # As it was when the file was opened: a rotation changes it.
-        self._identities: dict[LogFile, tuple[int, int]] = {}
+        # By what they were opened as: a rotation changes it.
         self._by_identity: dict[tuple[int, int], LogFile] = {}
         self._rotating: set[LogFile] = set()
 
@@ -51,14 +50,13 @@ class Writers:
             rotates = max_bytes is not None and target.dir_fd is not None
             log: LogFile | None = None
             try:
-                identity = mine.identity()
                 with self._lock:
-                    log = self._find(identity)
+                    log = self._find(mine.opened_as)
                     if log is not None:
                         self._users[log] += 1
-                    elif not rotates or _has_name(target, identity):
+                    elif not rotates or _has_name(target, mine.opened_as):
                         mine.begin(empty=target.truncate and not append)
-                        self._add(mine, identity, rotates=rotates)
+                        self._add(mine, rotates=rotates)
                         log = mine
             finally:
                 if log is not mine:
@@ -75,15 +73,13 @@ class Writers:
                 return
             del self._users[log]
             self._rotating.discard(log)
-            identity = self._identities.pop(log)
-            if self._by_identity.get(identity) is log:  # else a rotation has made the number free
-                del self._by_identity[identity]
+            if self._by_identity.get(log.opened_as) is log:  # else a rotation has made it free
+                del self._by_identity[log.opened_as]
         log.close()
 
-    def _add(self, log: LogFile, identity: tuple[int, int], *, rotates: bool) -> None:
+    def _add(self, log: LogFile, *, rotates: bool) -> None:
         self._users[log] = 1
-        self._identities[log] = identity
-        self._by_identity[identity] = log
+        self._by_identity[log.opened_as] = log
         if rotates:
             self._rotating.add(log)
 

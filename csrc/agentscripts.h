@@ -46,14 +46,14 @@ int as_has_own_directories(const as_identity *identity, const char *paths, uint3
 typedef struct as_logfile as_logfile;
 
 /* Takes fd and dir_fd (-1: none) over, and closes them in as_logfile_free, or at once when it
-   fails. max_bytes: AS_FOREVER, or where to rotate, to name.1 .. name.<backups>. NULL with errno set
-   on failure. as_logfile_begin is to follow. */
+   fails. max_bytes: AS_FOREVER, or where to rotate, to name.1 .. name.<backups>. *identity: of the
+   file. NULL with errno set on failure. as_logfile_begin is to follow. */
 as_logfile *as_logfile_new(int fd, int dir_fd, const char *name, int64_t max_bytes, int backups,
-                           int64_t max_line);
+                           int64_t max_line, as_identity *identity);
 /* The same for a file that never rotates, if it is there and all is as usual: no symbolic link on the whole
    path, and a regular file with one name and no right of its own, of this user's or root's. NULL: it is
    not, or something failed; nothing is open then. */
-as_logfile *as_logfile_open(const char *path, int64_t max_line);
+as_logfile *as_logfile_open(const char *path, int64_t max_line, as_identity *identity);
 void as_logfile_free(as_logfile *log);
 /* Once no other writer of the file is left: takes its size, which counts for the rotation. empty: whether
    a regular file is emptied first. 0 or -errno. */

@@ -66,7 +66,7 @@ static int init_locks(as_logfile *log) {
 
 /* NULL and errno; both descriptors are closed then. */
 static as_logfile *make(int fd, int dir_fd, const struct stat *st, const char *name,
-                        int64_t max_bytes, int backups, int64_t max_line) {
+                        int64_t max_bytes, int backups, int64_t max_line, as_identity *identity) {
     as_logfile *log = calloc(1, sizeof *log);
     int error = log ? init_locks(log) : ENOMEM;
     if (!log || error != 0) {
@@ -98,14 +98,15 @@ static as_logfile *make(int fd, int dir_fd, const struct stat *st, const char *n
     }
     log->device = st->st_dev;
     log->inode = st->st_ino;
+    *identity = (as_identity){log->device, log->inode};
     return log;
 }
 
 as_logfile *as_logfile_new(int fd, int dir_fd, const char *name, int64_t max_bytes, int backups,
-                           int64_t max_line) {
+                           int64_t max_line, as_identity *identity) {
     struct stat st;
     if (fstat(fd, &st) == 0) {
-        return make(fd, dir_fd, &st, name, max_bytes, backups, max_line);
+        return make(fd, dir_fd, &st, name, max_bytes, backups, max_line, identity);
     }
     int error = errno;
     as_close(&fd);
@@ -114,13 +115,13 @@ as_logfile *as_logfile_new(int fd, int dir_fd, const char *name, int64_t max_byt
     return NULL;
 }
 
-as_logfile *as_logfile_open(const char *path, int64_t max_line) {
+as_logfile *as_logfile_open(const char *path, int64_t max_line, as_identity *identity) {
     struct stat st;
     int flags = O_WRONLY | O_APPEND | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW;
     int fd = as_open_plain(path, (uint64_t)flags);
     if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_nlink == 1 &&
         !(st.st_mode & (S_ISUID | S_ISGID)) && as_is_own(&st)) {
-        return make(fd, -1, &st, "", AS_FOREVER, 0, max_line);
+        return make(fd, -1, &st, "", AS_FOREVER, 0, max_line, identity);
     }
     as_close(&fd);
     return NULL;

@@ -252,7 +252,7 @@ class Factory:
         ),
         (
             Command(["/bin/true"], {}, cwd=Path("/tmp\0/x")),
-            r"the working directory '/tmp\x00/x' holds a NUL",
+            "program or working directory of the command holds a NUL",
         ),
     ],
 )

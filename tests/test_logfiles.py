@@ -9,12 +9,13 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import MakeRunner, RunScript
 from support import Background, Lines, run_host
 
-from agentscripts import Dependency, RunResult, RunStatus, Script
+from agentscripts import Dependency, RunResult, RunStatus, Script, _writers
 from agentscripts._files import LogTarget, OSFilesystem
 from agentscripts._native import LogFile
 
@@ -156,18 +157,19 @@ def test_another_run_ends_while_the_log_is_opened(
     """L2, L4: what it has written meanwhile is removed as well, or counts for the rotation."""
     path = tmp_path / "log"
     other = make_runner(Script(script="echo other", log_path=str(path)), append_logs=True)
-    identity = LogFile.identity
+    open_log = _writers._open
 
-    def let_the_other_run(log: LogFile) -> tuple[int, int]:
+    def let_the_other_run(*args: Any) -> tuple[LogFile, LogTarget]:
+        opened = open_log(*args)
         monkeypatch.undo()
         other.execute()
-        return identity(log)
+        return opened
 
     mine = Script(script="echo mine", log_path=str(path))
-    monkeypatch.setattr(LogFile, "identity", let_the_other_run)
+    monkeypatch.setattr(_writers, "_open", let_the_other_run)
     make_runner(mine).execute()
     assert path.read_bytes() == b"mine\n"
-    monkeypatch.setattr(LogFile, "identity", let_the_other_run)
+    monkeypatch.setattr(_writers, "_open", let_the_other_run)
     make_runner(mine, append_logs=True, max_log_bytes=12).execute()
     assert rotated(path, 1) == [b"mine\nother\n", b"mine\n"]
 

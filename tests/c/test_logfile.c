@@ -26,7 +26,8 @@ static int open_log_fd(const place *p) {
 
 static as_logfile *open_log(const place *p, int64_t max_bytes, int backups, int64_t max_line) {
     int dir_fd = fcntl(p->dir_fd, F_DUPFD_CLOEXEC, 0);
-    as_logfile *log = as_logfile_new(open_log_fd(p), dir_fd, "log", max_bytes, backups, max_line);
+    as_logfile *log = as_logfile_new(open_log_fd(p), dir_fd, "log", max_bytes, backups, max_line,
+                                     &(as_identity){0});
     CHECK(log);
     return log;
 }
@@ -391,7 +392,7 @@ static size_t empty(int fd) {
 
 /* L3: a full target takes what it can, blocks nobody, and can be waited for. */
 static void check_full(int reader, int writer) {
-    as_logfile *log = as_logfile_new(writer, -1, "", 10, 1, 100);
+    as_logfile *log = as_logfile_new(writer, -1, "", 10, 1, 100, &(as_identity){0});
     struct pollfd ready = {.events = POLLOUT};
     CHECK(log);
     size_t written = fill(log);
@@ -434,7 +435,7 @@ static void full_terminal(void) {
         CHECK_EQUAL(unlockpt(master), 0);
         int slave = open(ptsname(master), O_RDWR | O_NOCTTY | O_CLOEXEC);
         CHECK(slave >= 0);
-        as_logfile *log = as_logfile_new(slave, -1, "", AS_FOREVER, 1, 100);
+        as_logfile *log = as_logfile_new(slave, -1, "", AS_FOREVER, 1, 100, &(as_identity){0});
         CHECK(log);
         (void)alarm(20); /* a write that blocks ends the program */
         CHECK(fill(log) > 0);
@@ -456,7 +457,7 @@ static void broken_pipe(void) {
                            : pipe2(ends, O_CLOEXEC),
                     0);
         (void)close(ends[0]);
-        as_logfile *log = as_logfile_new(ends[1], -1, "", AS_FOREVER, 1, 100);
+        as_logfile *log = as_logfile_new(ends[1], -1, "", AS_FOREVER, 1, 100, &(as_identity){0});
         CHECK(log);
         CHECK_EQUAL(as_logfile_write(log, "abc", 3, &error), 3);
         CHECK_EQUAL(error, EPIPE);
@@ -527,7 +528,7 @@ static void no_descriptor_leaks(void) {
     CHECK(before >= 0);
     (void)close(before);
     dir_fd = fcntl(p.dir_fd, F_DUPFD_CLOEXEC, 0);
-    CHECK(!as_logfile_new(-1, dir_fd, "log", 10, 1, 10));
+    CHECK(!as_logfile_new(-1, dir_fd, "log", 10, 1, 10, &(as_identity){0}));
     int after = dup(0);
     CHECK_EQUAL(after, before);
     (void)close(after);

@@ -46,7 +46,7 @@ static void make_log(show *s) {
     s->log_fd = open(".", O_TMPFILE | O_RDWR | O_APPEND | O_CLOEXEC, 0600);
     CHECK(s->log_fd >= 0);
     int fd = fcntl(s->log_fd, F_DUPFD_CLOEXEC, 0);
-    s->log = as_logfile_new(fd, -1, "", AS_FOREVER, 1, 1000);
+    s->log = as_logfile_new(fd, -1, "", AS_FOREVER, 1, 1000, &(as_identity){0});
     CHECK(s->log);
 }
 
@@ -195,7 +195,7 @@ static void log_fails(void) {
     CHECK_EQUAL(pipe2(ends, O_CLOEXEC), 0);
     (void)close(ends[0]);
     as_logfile_free(s.log);
-    s.log = as_logfile_new(ends[1], -1, "", AS_FOREVER, 1, 1000);
+    s.log = as_logfile_new(ends[1], -1, "", AS_FOREVER, 1, 1000, &(as_identity){0});
     supervise(&s);
     finish(&s);
     CHECK_EQUAL(s.outcome.log_errno, EPIPE);
@@ -228,7 +228,7 @@ static void log_is_full(void) {
     prepare(&s, "head -c 1000000 /dev/zero; echo end", false);
     CHECK_EQUAL(pipe2(ends, O_CLOEXEC), 0);
     as_logfile_free(s.log);
-    s.log = as_logfile_new(ends[1], -1, "", AS_FOREVER, 1, 1000);
+    s.log = as_logfile_new(ends[1], -1, "", AS_FOREVER, 1, 1000, &(as_identity){0});
     drain.fd = ends[0];
     CHECK_EQUAL(pthread_create(&reader, NULL, drain_pipe, &drain), 0);
     supervise(&s);

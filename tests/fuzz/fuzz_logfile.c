@@ -83,7 +83,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     max_bytes += output.size / 50; /* not too many files: each takes a while */
     int fd = openat(directory_fd, "log", O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     as_logfile *log = as_logfile_new(fd, dup(directory_fd), "log", (int64_t)max_bytes, BACKUPS,
-                                     (int64_t)max_line);
+                                     (int64_t)max_line, &(as_identity){0});
     CHECK(log);
     for (size_t done = 0; done < output.size;) {
         int error = 0;
