@@ -42,6 +42,7 @@ CORE: Final = {
     "read_pipe": "EINTR",  # EAGAIN would be a lie where there is something to read
     "wait": "EINTR,ECHILD",
     "fstat": "EIO,ENOMEM",
+    "stat": "EIO,EACCES,ENOENT",
     "close": "EIO,EINTR",
     "open": "EMFILE,ENFILE,ENOMEM,EACCES,ENOENT",
     "openat2": "EMFILE,ENOMEM,EACCES,ENOSYS!,EPERM!",
@@ -101,7 +102,7 @@ TABLE: Final[dict[str, tuple[Rows, set[str], set[str]]]] = {
     "run": (
         {**CORE, **CHILD, **LOG},
         {*CORE, *CHILD, *LOG} - {"open", "poll", "read"},  # these depend on what comes first
-        {"open", "stat", "fstat"},
+        {"open", "fstat"},
     ),
     "file": (CORE, {"malloc", "clone"}, {"open", "stat", "unlink", "write_file", "close"}),
     "many": ({**CORE, **CHILD}, {"clone", "execve"}, {"eventfd", "poll", "pthread_create"}),

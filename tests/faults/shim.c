@@ -198,6 +198,8 @@ WRAP(ssize_t, -1, readlink, (const char *path, char *to, size_t size), (path, to
 WRAP(void *, NULL, opendir, (const char *path), (path))
 WRAP_AS("ftruncate", int, -1, ftruncate, (int fd, off_t size), (fd, size))
 WRAP_AS("stat", int, -1, stat64, (const char *path, struct stat64 *out), (path, out))
+WRAP(int, -1, stat, (const char *path, struct stat *out), (path, out))
+WRAP_AS("stat", int, -1, lstat, (const char *path, struct stat *out), (path, out))
 WRAP_AS("stat", int, -1, lstat64, (const char *path, struct stat64 *out), (path, out))
 WRAP_AS("stat", int, -1, fstatat64, (int fd, const char *path, struct stat64 *out, int flags),
         (fd, path, out, flags))
