@@ -19,7 +19,7 @@ from agentscripts._launch import CANCELLED, EXHAUSTED, CallLimits, Launch, Start
 from agentscripts._model import Run, RunState, RunStatus, Script, Stage
 from agentscripts._native import LogFile
 from agentscripts._outcome import status_and_reason
-from agentscripts._process import describe, pipe_holders
+from agentscripts._process import are_at_end, describe, pipe_holders
 from agentscripts._result import RunResult, make_result
 from agentscripts._retry import added_up, delay_before_next
 from agentscripts._supervised import Outcome, Supervised
@@ -308,7 +308,10 @@ class Execution:
         pids = outcome.survivors
         if outcome.status == _supervised.PIPES_OPEN:
             child = started.process.child
-            pids = pipe_holders((child.stdout_fd, child.stderr_fd))
+            pipes = child.stdout_fd, child.stderr_fd
+            pids = pipe_holders(pipes)
+            if not pids and are_at_end(pipes):  # who was about to exec has done so
+                outcome = outcome._replace(status=_supervised.EXITED)
         processes = describe(pids) if pids else ""
         status, reason = status_and_reason(outcome, limit=started.limit, processes=processes)
         if status is RunStatus.PIPES_OPEN:

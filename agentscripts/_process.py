@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import stat
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-__all__ = ["command_line", "describe", "pipe_holders", "without_text"]
+__all__ = ["are_at_end", "command_line", "describe", "pipe_holders", "without_text"]
 
 _NAMED: Final = 5
 _LONGEST_COMMAND: Final = 4096
@@ -26,6 +27,17 @@ def pipe_holders(pipes: Iterable[int]) -> tuple[int, ...]:
     except OSError:  # no /proc, or no descriptor to read it by
         return ()
     return tuple(sorted(int(pid) for pid in pids if _holds(pid, wanted)))
+
+
+def are_at_end(pipes: Sequence[int]) -> bool:
+    """Whether nobody holds the write ends of these pipes any more, and nothing is left in them."""
+    poll = select.poll()
+    for fd in pipes:
+        poll.register(fd, select.POLLIN)
+    try:
+        return [events for _, events in poll.poll(0)] == [select.POLLHUP] * len(pipes)
+    except OSError:  # no memory, or fewer descriptors allowed than pipes
+        return False
 
 
 def _holds(pid: str, wanted: set[str]) -> bool:

@@ -7,12 +7,14 @@ import signal
 import subprocess
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from conftest import MakeRunner, RunScript
 from support import Background, Lines, eventually, is_alive
 
 from agentscripts import CancelToken, OutputPipesOpenError, RunStatus, Script
+from agentscripts._process import pipe_holders
 
 
 @pytest.fixture
@@ -131,6 +133,26 @@ def test_the_next_write_gets_sigpipe(run: RunScript, lines: Lines, tmp_path: obj
     pid = int(next(line for line in lines.lines if line.isdecimal()))
     assert result.status is RunStatus.PIPES_OPEN
     eventually(lambda: not is_alive(pid))
+
+
+@pytest.mark.parametrize(("left", "ends"), [("", True), ("x", False)])
+def test_who_held_the_pipes_is_gone(
+    make_runner: MakeRunner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, left: str, ends: bool
+) -> None:
+    """K5: when they are looked for, nobody holds the pipes any more: then they are not open, unless
+    something is left in them, which the log would lack."""
+    go = tmp_path / "go"
+    os.mkfifo(go)
+
+    def gone(pipes: tuple[int, int]) -> tuple[int, ...]:
+        go.write_text("\n")
+        eventually(lambda: not pipe_holders(pipes))
+        return ()
+
+    monkeypatch.setattr("agentscripts._execution.pipe_holders", gone)
+    script = f"(read line <{go}; printf '{left}') & exit 0"
+    (result,) = make_runner(script, wait_delay=0).execute(check=False)
+    assert result.status is (RunStatus.SUCCEEDED if ends else RunStatus.PIPES_OPEN)
 
 
 @pytest.mark.slow
