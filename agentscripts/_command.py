@@ -7,7 +7,7 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -69,10 +69,16 @@ def checked_command(made: object) -> Command:
         kind = type(made).__name__
         raise TypeError(f"create_command returned an object of type {kind}, expected a Command")
     for name, words in (("argv", made.argv), ("cleanup", made.cleanup)):
-        if isinstance(words, str | bytes | Path):
-            raise TypeError(f"the command's {name} is one word, expected a sequence of them")
+        if not isinstance(words, tuple | list) and (
+            isinstance(words, str | bytes) or not isinstance(words, Collection)
+        ):
+            kind = type(words).__name__
+            raise TypeError(f"the command's {name} is of type {kind}, expected a sequence of words")
     if not made.argv:
         raise ValueError("the command's argv is empty, expected a program and its arguments")
+    if made.cwd is not None and not isinstance(made.cwd, str | Path):
+        kind = type(made.cwd).__name__
+        raise TypeError(f"the command's cwd is of type {kind}, expected a path")
     return made
 
 

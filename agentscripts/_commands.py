@@ -121,7 +121,7 @@ def check(manifest: Path) -> None:
     count = len(loaded.scripts)
     scripts = "1 script" if count == 1 else f"{count} scripts"
     answer(f"{manifest}: {scripts}, no mistake", *_next_fires(loaded))
-    warnings = schedule_warnings(loaded.scripts, Options(**loaded.options))
+    warnings = schedule_warnings(loaded.scripts, loaded.preview())
     tell(*(f"{manifest}: {warning}" for warning in warnings))
 
 
@@ -252,6 +252,10 @@ def run(
         data_dir_base=data_dir,
         cgroup=cgroup,
     )
+    try:
+        Options(**loaded.options)
+    except ValueError as error:  # of a default that the user's environment has made unusable
+        fail(f"{str(error).removeprefix('Options.')}; --data-dir gives another one")
     if only:
         try:
             loaded = loaded.only(only)
@@ -295,8 +299,8 @@ def logs(manifest: Path, name: str, follow: bool, log_dir: Path | None) -> None:
     if not script.log_path and has_fresh_source(script):
         expected = "expected a script with a name of its own, a log_path or a log_source_id"
         fail(f'NAME "{name}" has another log file in each run, {expected}')
-    options = Options(**loaded.options)
-    raise SystemExit(print_log(log_path_for(script, options.log_dir), follow=follow))
+    path = log_path_for(script, loaded.preview().log_dir)
+    raise SystemExit(print_log(path, follow=follow))
 
 
 @commands.command(
@@ -368,7 +372,7 @@ def next_(expression: str, count: int, zone: str | None, syntax: str) -> None:
 
 def _next_fires(manifest: Manifest) -> Iterator[str]:
     """Yield a line for each script that has a schedule."""
-    schedules = parse_schedules(manifest.scripts, Options(**manifest.options))
+    schedules = parse_schedules(manifest.scripts, manifest.preview())
     labels = {key: label for key, label in manifest.labels.items() if key in schedules}
     now = datetime.now(UTC)
     for key, label in zip(labels, align([*map(escape, labels.values())]), strict=True):

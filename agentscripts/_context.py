@@ -117,7 +117,7 @@ class Context:
         if entered and len(directories) > _USUAL_PLACES:
             self.log(
                 logging.WARNING,
-                "working directory %s is no directory; scripts start in the home directory",
+                "working directory %s cannot be entered; scripts start in the home directory",
                 directories[0],
             )
 

@@ -17,7 +17,6 @@ from agentscripts._context import Context
 from agentscripts._delivery import Turn
 from agentscripts._launch import CANCELLED, EXHAUSTED, CallLimits, Launch, Started
 from agentscripts._model import Run, RunState, RunStatus, Script, Stage
-from agentscripts._native import LogFile
 from agentscripts._outcome import status_and_reason
 from agentscripts._process import are_at_end, describe, pipe_holders
 from agentscripts._result import RunResult, make_result
@@ -70,7 +69,7 @@ class Execution:
         self._turn = threading.Lock()  # held while it writes to its log, as a run or a reminder
         self._begun = False  # it has written there; guarded by _turn
         # Between two attempts: it is writing still, so nobody else empties the file (L2).
-        self._kept_log: LogFile | None = None
+        self._kept_log: tuple[int, int] | None = None
         self._on_ended: Callable[[], None] | None = None  # until it was called; guarded by _turn
         self._lock = threading.Lock()  # guards the two below together
         self._started: Started | None = None  # while it may be asked and cancelled
@@ -141,13 +140,17 @@ class Execution:
                 with self._lock:
                     known, self._started = self._started, None
                 try:
-                    if self.retry_at is not None:
-                        self._kept_log = launch.hand_over_log(self._kept_log)
+                    self._keep_log(launch.keep_log() if self.retry_at is not None else None)
                     launch.release()
                 finally:
                     if known is not None:
                         known.core.close()
                     self._context.ended.end()
+
+    def _keep_log(self, log: tuple[int, int] | None) -> None:
+        before, self._kept_log = self._kept_log, log
+        if before is not None:
+            WRITERS.let_go(before)
 
     def _say_ended(self) -> None:
         on_ended, self._on_ended = self._on_ended, None
@@ -374,7 +377,5 @@ class Execution:
 
     def _set_result(self, result: RunResult) -> None:
         self.result = result
-        if (kept := self._kept_log) is not None:
-            self._kept_log = None
-            WRITERS.close(kept)
+        self._keep_log(None)
         self._context.report(result, self._limits.reports)

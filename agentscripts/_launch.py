@@ -218,10 +218,9 @@ class Launch:
         key, self._key = self._key, None
         return lines - self._context.delivery.detach(key)
 
-    def hand_over_log(self, kept: LogFile | None) -> LogFile | None:
-        """Return the log's writer, which is the caller's from now on, for one kept before."""
-        log, self._log = self._log, kept
-        return log
+    def keep_log(self) -> tuple[int, int] | None:
+        """Have nobody empty the log file; return what ``WRITERS.let_go`` takes."""
+        return None if self._log is None else WRITERS.keep(self._log)
 
     def release(self) -> None:
         """Give everything back; may be called in any state, and again."""
@@ -230,7 +229,7 @@ class Launch:
             WRITERS.close(self._log)
             self._log = None
         for path in self._cleanup:
-            with contextlib.suppress(OSError, TypeError, ValueError):  # a user's, of any kind
+            with contextlib.suppress(OSError, TypeError, ValueError):  # the user's, of any kind
                 os.unlink(path)
         self._cleanup = ()
         if self._cgroup_fd >= 0:

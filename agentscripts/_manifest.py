@@ -44,6 +44,10 @@ class Manifest:
     options: Mapping[str, Any]
     warnings: tuple[str, ...] = ()
 
+    def preview(self) -> Options:
+        """Return the options for those who run nothing, whatever the default data directory is."""
+        return _preview(self.options)
+
     def find(self, name: str) -> Script:
         """Return the script of this label. Raises ``ValueError``."""
         for script in self.scripts:
@@ -153,8 +157,7 @@ def parse_manifest(text: str, path: Path) -> Manifest:
     options = tables.options.given()
     for index, error in script_problems(scripts):
         told.append(_told(("script", index, error.field), error.args[2], data))
-    # The default of this field may be unusable, and the command line may give another one.
-    made = Options(**{"data_dir_base": "/", **options})
+    made = _preview(options)
     told += _rotation_problems(scripts, made, data)
     if ("options", "cron_syntax") not in wrong:
         told += _schedule_problems(scripts, made, data)
@@ -163,6 +166,11 @@ def parse_manifest(text: str, path: Path) -> Manifest:
     labels = {one.id: one.name or f"script[{number}]" for number, one in enumerate(scripts, 1)}
     lines = how.lines(text) if warnings else {}
     return Manifest(tuple(scripts), labels, options, tuple(_in_order(warnings, lines, path)))
+
+
+def _preview(options: Mapping[str, Any]) -> Options:
+    # The user's environment may have made this default unusable, and a run may be given another.
+    return Options(**{"data_dir_base": "/", **options})
 
 
 def _in_order(

@@ -6,9 +6,9 @@ Memory is owned by ``ffi.gc``. Return codes become ``OSError``.
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -201,25 +201,19 @@ class Child(Protocol):
 
 
 class Starts:
-    """Where processes are started, and forks of the host kept apart from that. Thread-safe."""
+    """Where processes are started, and forks of the host kept apart from that. Thread-safe.
+
+    hold: waits for the starts under way, and holds up others: the host is about to fork.
+    resume_in_parent, resume_in_child: let starts go on after it.
+    """
 
     def __init__(self) -> None:
         self.pointer = made(lib.as_starts_new(), lib.as_starts_free, errno.ENOMEM)
-        self._holder = threading.local()  # whether the thread, which forks, holds up starts
-
-    def hold(self) -> None:
-        """Wait for the starts under way, and hold up others: the host is about to fork."""
-        held = lib.as_starts_hold(self.pointer, nanoseconds(_LONGEST_START)) == 0
-        self._holder.held = held
-
-    def resume_in_parent(self) -> None:
-        """Let starts go on after a fork."""
-        if self._holder.held:
-            lib.as_starts_resume(self.pointer)
-
-    def resume_in_child(self) -> None:
-        """Let there be starts in the child of a fork."""
-        lib.as_starts_begin_anew(self.pointer)
+        # No functions of Python, in which a signal handler that raises would end them half done.
+        longest = nanoseconds(_LONGEST_START)
+        self.hold: Final = functools.partial(lib.as_starts_hold, self.pointer, longest)
+        self.resume_in_parent: Final = functools.partial(lib.as_starts_resume, self.pointer)
+        self.resume_in_child: Final = functools.partial(lib.as_starts_begin_anew, self.pointer)
 
     def spawn(
         self,
@@ -235,7 +229,7 @@ class Starts:
         """Start a process; return when it is the program.
 
         programs: paths to try in turn.
-        directories: where it starts, to try in turn where one is missing.
+        directories: where it starts, to try in turn where one is missing or out of reach.
         variables: from ``code_environment``.
         die_with_parent: whether it gets SIGKILL when the calling thread ends.
 

@@ -61,10 +61,12 @@ class Options:
     command_factory: chooses what is executed. Default: ``ShellCommandFactory(shell)``; another
         one decides itself what ``shell`` means.
     filesystem: opens logs and makes directories. Default: the real one.
-    working_dir: where scripts start. Default: ``None``, the home directory.
+    working_dir: where scripts start. Default: ``None``, the home directory, which also takes the
+        place of one that cannot be entered.
     env: variables for all scripts; ``$VAR`` expands. Stored as a read-only copy, not hashed and
         not in ``repr()``.
-    wait_delay: how long output pipes may stay open after a script's exit.
+    wait_delay: how long output pipes may stay open after a script's exit; 0.1 s more, for what is
+        just being started has copies of them.
     kill_delay: from the stop signal to SIGKILL.
     stop_signal: asks scripts to end; none that stops or continues a process.
     max_parallel: how many scripts of the runner run at once. Default: ``None``, all.

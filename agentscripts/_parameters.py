@@ -17,7 +17,7 @@ from click.shell_completion import BashComplete, CompletionItem, add_completion_
 from agentscripts._cancel import CancelToken
 from agentscripts._console import Output, complain
 from agentscripts._manifest import Manifest, ManifestError, load_manifest
-from agentscripts._options import Options, absolute_path
+from agentscripts._options import absolute_path
 from agentscripts._tables import parse_duration
 from agentscripts._text import escape
 
@@ -178,12 +178,7 @@ def load(path: Path, **options: Any) -> Manifest:
         fail(*error.problems)
     tell(*manifest.warnings)
     given = {name: value for name, value in options.items() if value is not None}
-    manifest = dataclasses.replace(manifest, options={**manifest.options, **given})
-    try:
-        Options(**manifest.options)
-    except ValueError as error:  # a default that the user's environment has made unusable
-        fail(str(error))
-    return manifest
+    return dataclasses.replace(manifest, options={**manifest.options, **given})
 
 
 def fail(*lines: str) -> NoReturn:

@@ -14,8 +14,8 @@ __all__ = ["are_at_end", "command_line", "describe", "pipe_holders", "without_te
 _NAMED: Final = 5
 _LONGEST_COMMAND: Final = 4096
 _PLAIN: Final = re.compile(r"[\w./:@%,][\w./:@%,+-]*")
-# Short ones may have a text glued to them.
-_OPTION: Final = re.compile(r"-[A-Za-z]{1,3}|--[a-z-]+")
+# What follows the letter of a short one may be its text.
+_OPTION: Final = re.compile(r"-[A-Za-z]|--[a-z-]+")
 
 
 def pipe_holders(pipes: Iterable[int]) -> tuple[int, ...]:
@@ -67,11 +67,11 @@ def command_line(pid: int) -> str:
 
 
 def without_text(words: Sequence[str]) -> Sequence[str]:
-    """Return the words of a command but for those that may be a script's text, or a variable.
+    """Return the words of a command but for those in which an interpreter may have got a text.
 
     Interpreters take a text by all sorts of options, which may be joined with others (``-ce``) or
     with the text itself (``--eval=``). So all from the first option on is left out, and from the
-    first word that a shell would read as more than a word.
+    first word that a shell would read as more than a word, or as a variable.
     """
     for index, word in enumerate(words[1:], start=1):
         if not _PLAIN.fullmatch(word):

@@ -39,7 +39,7 @@ class Spawner:
             os.close(stdin)
 
     def spawn(self, command: Command, directories: Sequence[str], cgroup: Path | None) -> Process:
-        """Start a command, in the first of the directories (``from_host``) that is there.
+        """Start a command, in the first of the directories (``from_host``) that it can enter.
 
         Raises ``OSError``, or ``ValueError`` or ``TypeError`` for words that no program can get;
         then nothing was started and nothing is open.

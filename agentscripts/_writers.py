@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import Counter
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +31,8 @@ class Writers:
         # By what they were opened as: a rotation changes it.
         self._by_identity: dict[tuple[int, int], LogFile] = {}
         self._rotating: set[LogFile] = set()
+        # Files that nobody is to empty, though none of their users has them open now.
+        self._kept: Counter[tuple[int, int]] = Counter()
 
     def open(
         self,
@@ -55,7 +58,8 @@ class Writers:
                     if log is not None:
                         self._users[log] += 1
                     elif not rotates or _has_name(target, mine.opened_as):
-                        mine.begin(empty=target.truncate and not append)
+                        empty = target.truncate and not append and not self._kept[mine.opened_as]
+                        mine.begin(empty=empty)
                         self._add(mine, rotates=rotates)
                         log = mine
             finally:
@@ -76,6 +80,20 @@ class Writers:
             if self._by_identity.get(log.opened_as) is log:  # else a rotation has made it free
                 del self._by_identity[log.opened_as]
         log.close()
+
+    def keep(self, log: LogFile) -> tuple[int, int]:
+        """Have nobody empty the file of a writer until ``let_go`` of what this returns."""
+        identity = log.identity()
+        with self._lock:
+            self._kept[identity] += 1
+        return identity
+
+    def let_go(self, identity: tuple[int, int]) -> None:
+        """Let the next run of the file empty it again."""
+        with self._lock:
+            self._kept[identity] -= 1
+            if not self._kept[identity]:
+                del self._kept[identity]
 
     def _add(self, log: LogFile, *, rotates: bool) -> None:
         self._users[log] = 1

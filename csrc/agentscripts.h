@@ -87,11 +87,12 @@ typedef struct as_starts as_starts;
 as_starts *as_starts_new(void);
 void as_starts_free(as_starts *starts);
 /* Before a fork: waits for the starts under way, and holds up others, for a child forked meanwhile
-   would keep the pipes of these scripts open. 0: resume is due, in the parent; or AS_TIMEOUT: a start
-   hangs in the kernel, as on a dead mount, and the fork does not wait for that. */
+   would keep the pipes of these scripts open. 0 or AS_TIMEOUT: a start hangs in the kernel, as on a dead
+   mount, and the fork does not wait for that. */
 int as_starts_hold(as_starts *starts, int64_t timeout);
+/* After it, in the parent: if this thread holds up starts, they go on. */
 void as_starts_resume(as_starts *starts);
-/* In the child of a fork, whatever hold said. */
+/* After it, in the child. */
 void as_starts_begin_anew(as_starts *starts);
 
 enum { AS_FORKING, AS_JOINING, AS_ENTERING, AS_EXECUTING }; /* as_child.step */
@@ -108,7 +109,8 @@ typedef struct {
 /* Starts a process with default signals, an empty mask, and no descriptor but its streams. Returns
    when it is the program. 0 or -errno; then nothing is open and no child is left. Any thread.
    words: programs (paths to try in turn, as execvpe does), directories (to try in turn, where one is
-   missing), arguments, environment, each with its NUL, one after the other. cgroup_procs: the cgroup.procs of the group to join first; NULL: none.
+   missing or out of reach), arguments, environment, each with its NUL, one after the other.
+   cgroup_procs: the cgroup.procs of the group to join first; NULL: none.
    die_with_parent: SIGKILL when the thread ends that calls this. */
 int as_spawn(as_starts *starts, const char *words, uint32_t programs, uint32_t directories,
              uint32_t arguments, uint32_t variables, int stdin_fd, const char *cgroup_procs,

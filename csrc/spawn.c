@@ -41,9 +41,11 @@ enum {
 
 struct as_starts {
     pthread_rwlock_t lock; /* each start holds it shared, a fork alone */
+    _Atomic int forking;   /* the thread that holds it alone; 0: none does */
 };
 
 static int starts_init(as_starts *starts) {
+    atomic_init(&starts->forking, 0);
     pthread_rwlockattr_t attributes;
     int result = pthread_rwlockattr_init(&attributes);
     if (result == 0) {
@@ -73,13 +75,25 @@ void as_starts_free(as_starts *starts) {
     }
 }
 
+/* glibc has a function for it since 2.30. */
+static int own_thread(void) { return (int)syscall(SYS_gettid); }
+
 int as_starts_hold(as_starts *starts, int64_t timeout) {
     int64_t until = as_realtime() + timeout; /* pthread_rwlock_timedwrlock knows no other clock */
     struct timespec when = {.tv_sec = until / AS_SECOND, .tv_nsec = until % AS_SECOND};
-    return pthread_rwlock_timedwrlock(&starts->lock, &when) == 0 ? 0 : AS_TIMEOUT;
+    if (pthread_rwlock_timedwrlock(&starts->lock, &when) != 0) {
+        return AS_TIMEOUT;
+    }
+    atomic_store(&starts->forking, own_thread());
+    return 0;
 }
 
-void as_starts_resume(as_starts *starts) { (void)pthread_rwlock_unlock(&starts->lock); }
+void as_starts_resume(as_starts *starts) {
+    if (atomic_load(&starts->forking) == own_thread()) {
+        atomic_store(&starts->forking, 0);
+        (void)pthread_rwlock_unlock(&starts->lock);
+    }
+}
 
 /* The lock's owner is a thread of the parent, so it cannot be unlocked. */
 void as_starts_begin_anew(as_starts *starts) { (void)starts_init(starts); }
@@ -178,12 +192,17 @@ CHILD static int close_others(const start *s) {
     return syscall(SYS_close_range, FIRST_OTHER, ~0U, 0) == 0 ? 0 : close_listed(s);
 }
 
+CHILD static bool is_out_of_reach(int error) {
+    return error == ENOENT || error == ENOTDIR || error == EACCES || error == ELOOP ||
+           error == ENAMETOOLONG;
+}
+
 CHILD static int enter(start *s) {
     int result = -1;
     for (int i = 0; result < 0 && s->directories[i]; i++) {
         s->entered = i;
         result = (int)syscall(SYS_chdir, s->directories[i]);
-        if (result < 0 && errno != ENOENT && errno != ENOTDIR) {
+        if (result < 0 && !is_out_of_reach(errno)) {
             break;
         }
     }

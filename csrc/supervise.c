@@ -242,7 +242,8 @@ static void step(as_run *run, int64_t now) {
     }
     if (run->phase == LINGERING && (cancel || as_due(run->phase_end, now))) {
         as_starts *ours = run->rules.starts; /* may take longer */
-        if (ours && as_starts_hold(ours, AS_SECOND) == 0) {
+        if (ours) {
+            (void)as_starts_hold(ours, AS_SECOND);
             as_starts_resume(ours);
         }
         as_output_look_for_hang_ups(&run->output);

@@ -52,7 +52,7 @@ def test_a_colon_in_the_data_directory(tmp_path: Path) -> None:
     """R5: it is a mistake in what was given: an option, its variable, or the user's environment;
     and no matter where another directory is given."""
     wrong = f"is '{tmp_path}/a:b' and has a ':'"
-    default = f"Options.data_dir_base is '{tmp_path}/x:y/agentscripts' and has a ':'"
+    default = f"data_dir_base is '{tmp_path}/x:y/agentscripts' and has a ':'"
     (tmp_path / "m.toml").write_text('[options]\nlog_dir = "logs"\n' + _GOOD)
 
     def run_it(*arguments: str, **env: str) -> tuple[int, str]:
@@ -64,6 +64,9 @@ def test_a_colon_in_the_data_directory(tmp_path: Path) -> None:
     assert run_it(AGENTSCRIPTS_DATA_DIR="a:b") == (2, f"AGENTSCRIPTS_DATA_DIR {wrong}")
     assert run_it() == (2, default)
     assert run_it("--data-dir", "data")[0] == 0
+    env = {**os.environ, "XDG_STATE_HOME": f"{tmp_path}/x:y"}
+    for words in (("check", "m.toml"), ("logs", "m.toml", "good")):
+        assert command(*words, cwd=tmp_path, env=env).returncode == 0
 
 
 def test_json(tmp_path: Path) -> None:

@@ -245,10 +245,25 @@ class Factory:
         (None, "create_command returned an object of type NoneType, expected a Command"),
         (["/bin/true"], "create_command returned an object of type list, expected a Command"),
         (Command([], {}), "the command's argv is empty, expected a program and its arguments"),
-        (Command("/bin/true", {}), "the command's argv is one word, expected a sequence of them"),
+        (
+            Command("/bin/true", {}),
+            "the command's argv is of type str, expected a sequence of words",
+        ),
+        (
+            Command(None, {}),  # type: ignore[arg-type]
+            "the command's argv is of type NoneType, expected a sequence of words",
+        ),
         (
             Command(["/bin/true"], {}, cleanup="left"),  # type: ignore[arg-type]
-            "the command's cleanup is one word, expected a sequence of them",
+            "the command's cleanup is of type str, expected a sequence of words",
+        ),
+        (
+            Command(["/bin/true"], {}, cleanup=Path("left")),  # type: ignore[arg-type]
+            "the command's cleanup is of type PosixPath, expected a sequence of words",
+        ),
+        (
+            Command(["/bin/true"], {}, cwd=b"/tmp"),  # type: ignore[arg-type]
+            "the command's cwd is of type bytes, expected a path",
         ),
         (
             Command(["/bin/true"], {}, cwd=Path("/tmp\0/x")),
@@ -309,16 +324,20 @@ def test_working_directory(
     assert lines.lines == [str(chosen), str(home)]
 
 
+@pytest.mark.parametrize("name", ["missing", "loop", "x" * 300])
 def test_a_missing_working_directory(
     make_runner: MakeRunner,
     lines: Lines,
     tmp_path: Path,
+    name: str,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """R6: then home, with a warning that names it; without a home, /."""
     monkeypatch.setenv("HOME", str(tmp_path))
-    missing = tmp_path / "missing"
+    missing = tmp_path / name
+    if name == "loop":
+        missing.symlink_to("loop")
     runner = make_runner("pwd", working_dir=missing)
     runner.execute()
     assert lines.lines == [str(tmp_path)]

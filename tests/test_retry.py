@@ -28,6 +28,7 @@ from agentscripts import (
     Stage,
 )
 from agentscripts._retry import added_up, delay_before_next
+from agentscripts._writers import WRITERS
 
 RETRIED = Script(script="true", retries=100, retry_delay=0.5)
 
@@ -142,15 +143,21 @@ def test_nobody_empties_the_log_between_attempts(make_runner: MakeRunner) -> Non
 
 
 def test_a_log_kept_for_an_attempt_that_never_comes(make_runner: MakeRunner) -> None:
-    """Retry: S2: it is given back when the run is cancelled meanwhile."""
-    before = descriptors()
-    runner = make_runner(Script(script="exit 1", retries=1, retry_delay=60, name="flaky"))
-    call = Background(lambda: runner.execute(check=False))
-    (run,) = eventually(lambda: [one for one in runner.runs() if one.attempt == 2])
-    runner.cancel(run.run_id)
-    assert call.result()[0].status is RunStatus.CANCELLED
-    runner.close()
-    assert descriptors() == before
+    """Retry: R3, L2: it takes no descriptor, and the next run empties it again."""
+    script = Script(script="echo x; exit 1", retries=1, retry_delay=60, name="flaky")
+    runner = make_runner(script)
+    runner.execute(timeout=0, check=False)  # what a runner opens once is open
+    before = descriptors().values()
+    for _ in range(2):
+        call = Background(lambda: runner.execute(check=False))
+        (run,) = eventually(lambda: [one for one in runner.runs() if one.attempt == 2])
+        assert not [name for name in descriptors().values() if name not in before and "log" in name]
+        runner.cancel(run.run_id)
+        (result,) = call.result()
+        assert result.status is RunStatus.CANCELLED
+    assert result.log_path is not None
+    assert len(result.log_path.read_text().splitlines()) == 2
+    assert not WRITERS._kept
 
 
 def test_fails_at_last(make_runner: MakeRunner, tmp_path: Path) -> None:
