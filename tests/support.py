@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any, Generic, TypeVar
 
 from agentscripts import LogBatch
@@ -81,6 +83,19 @@ def eventually(condition: Callable[[], T], what: str = "") -> T:
 
 
 # ---- signals ----
+
+
+def main_frame() -> FrameType:
+    """Return what the main thread does.
+
+    Without garbage collection: Python holds a lock meanwhile that the end of a ``threading.local``
+    takes, too, so that this thread would wait for itself, with the GIL.
+    """
+    gc.disable()
+    try:
+        return sys._current_frames()[threading.main_thread().ident or 0]
+    finally:
+        gc.enable()
 
 
 def end_by(process: subprocess.Popen[Any], number: signal.Signals) -> None:

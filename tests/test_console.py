@@ -7,7 +7,6 @@ import logging
 import os
 import select
 import signal
-import sys
 import threading
 import time
 import traceback
@@ -16,7 +15,7 @@ from types import FrameType
 from uuid import UUID
 
 import pytest
-from support import eventually
+from support import eventually, main_frame
 
 from agentscripts._cancel import CancelToken
 from agentscripts._console import JoinedThread, LineLogger, Output, OutputHandler
@@ -179,7 +178,7 @@ def test_join_ends_before_a_signal_is_raised() -> None:
         raise KeyboardInterrupt
 
     def main_joins() -> bool:
-        frame = sys._current_frames()[threading.main_thread().ident or 0]
+        frame = main_frame()
         return "join" in [one.name for one in traceback.extract_stack(frame)]
 
     def interrupt() -> None:

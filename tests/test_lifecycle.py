@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 import traceback
 from types import FrameType
 from typing import NoReturn
 
 import pytest
-from support import eventually
+from support import eventually, main_frame
 
 from agentscripts._lifecycle import OwnThread
 
@@ -52,7 +51,7 @@ def test_a_join_that_a_signal_ends_forgets_no_thread() -> None:
 
 
 def _main_joins() -> bool:
-    frame = sys._current_frames()[threading.main_thread().ident or 0]
+    frame = main_frame()
     names = [one.name for one in traceback.extract_stack(frame)]
     return "join" in names and names[-1] != "join"
 
