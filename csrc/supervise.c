@@ -240,7 +240,8 @@ static void step(as_run *run, int64_t now) {
             stop(run, AS_TIMED_OUT, now);
         }
     }
-    if (run->phase == LINGERING && (cancel || as_due(run->phase_end, now))) {
+    if (run->phase == LINGERING && !as_output_no_writers(&run->output) &&
+        (cancel || as_due(run->phase_end, now))) {
         as_starts *ours = run->rules.starts; /* may take longer */
         if (ours) {
             (void)as_starts_hold(ours, AS_SECOND);

@@ -173,9 +173,8 @@ static PyObject *environment(PyObject *module, PyObject *env) {
 static PyMethodDef methods[] = {
     {"environment", environment, METH_O,
      "environment($module, env, /)\n--\n\n"
-     "Return what execve takes, each variable as UTF-8 with a NUL at its end. Nothing else may "
-     "change\n"
-     "the dict meanwhile. Raises ValueError or TypeError."},
+     "Return what execve takes, each variable as UTF-8 with a NUL at its end.\n"
+     "Nothing else may change the dict meanwhile. Raises ValueError or TypeError."},
     {"split", split, METH_VARARGS,
      "split($module, data, count, ascii, /)\n--\n\n"
      "Return the lines of UTF-8 text, as str(data, 'utf-8', 'replace').split(\"\\n\") does, only "

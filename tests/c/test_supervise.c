@@ -242,18 +242,49 @@ static void log_is_full(void) {
     (void)close(ends[0]);
 }
 
-/* K5: wait_delay 0 is no reason to take a closed pipe for an open one. */
+typedef struct {
+    as_starts *starts;
+    sem_t held, over;
+} fork_that_waits;
+
+static void *hold_starts(void *fork_pointer) {
+    fork_that_waits *f = fork_pointer;
+    CHECK_EQUAL(as_starts_hold(f->starts, AS_SECOND), 0);
+    CHECK_EQUAL(sem_post(&f->held), 0);
+    while (sem_wait(&f->over) < 0) {
+    }
+    as_starts_resume(f->starts);
+    return NULL;
+}
+
+/* K5: wait_delay 0 is no reason to take a closed pipe for an open one, or to wait for starts, which
+   here are held up. */
 static void no_wait_delay(void) {
+    fork_that_waits f = {.starts = as_starts_new()};
+    pthread_t holder;
+    CHECK_EQUAL(sem_init(&f.held, 0, 0), 0);
+    CHECK_EQUAL(sem_init(&f.over, 0, 0), 0);
+    CHECK_EQUAL(pthread_create(&holder, NULL, hold_starts, &f), 0);
+    while (sem_wait(&f.held) < 0) {
+    }
+    int64_t began = as_monotonic();
     for (int i = 0; i < 100; i++) {
         show s;
         prepare(&s, "exit 0", false);
         s.rules.wait_delay = 0;
+        s.rules.starts = f.starts;
         renew(&s, AS_FOREVER);
         supervise(&s);
         CHECK_EQUAL(s.outcome.status, AS_EXITED);
         finish(&s);
         end_show(&s);
     }
+    CHECK(as_monotonic() - began < 60 * AS_SECOND); /* not a second each */
+    CHECK_EQUAL(sem_post(&f.over), 0);
+    CHECK_EQUAL(pthread_join(holder, NULL), 0);
+    CHECK_EQUAL(sem_destroy(&f.held), 0);
+    CHECK_EQUAL(sem_destroy(&f.over), 0);
+    as_starts_free(f.starts);
 }
 
 /* K6: a host that ignores SIGCHLD: the child may be over, and gone, before supervision begins. */
