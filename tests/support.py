@@ -165,6 +165,16 @@ def descriptors() -> dict[int, str]:
 
 
 @contextlib.contextmanager
+def umask(mask: int) -> Iterator[None]:
+    """Have the process take these bits from what it makes."""
+    old = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(old)
+
+
+@contextlib.contextmanager
 def all_descriptors_taken(spare: int = 0) -> Iterator[None]:
     """Take every descriptor that this process may still open, but for some."""
     import resource

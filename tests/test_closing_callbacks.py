@@ -15,7 +15,17 @@ import pytest
 from conftest import MakeRunner
 from support import PATIENCE, Background, Lines, descriptors, eventually, run_host, threads
 
-from agentscripts import LogBatch, Overlap, RunResult, RunStatus, Script, Stage, _calls, _shutdown
+from agentscripts import (
+    LogBatch,
+    Overlap,
+    Runner,
+    RunResult,
+    RunStatus,
+    Script,
+    Stage,
+    _calls,
+    _shutdown,
+)
 from agentscripts._signals import DeferredSignals, WakeupPipe
 
 EVERY_SECOND = "* * * * * *"
@@ -170,6 +180,20 @@ def test_a_callback_that_cannot_wait(make_runner: MakeRunner) -> None:
     assert result.status is RunStatus.CANCELLED
 
 
+def closing_itself(
+    make_runner: MakeRunner, agent_log: logging.Logger, while_it_waits: Callable[[], object]
+) -> Runner:
+    """Make a runner that a logger closes, and in whose agent's log that thread then calls this."""
+    runner = make_runner(
+        "echo up; exec sleep 60",
+        logger=agent_log,
+        get_script_logger=lambda _: Lines(lambda batch: runner.close()),
+    )
+    agent_log.setLevel(logging.INFO)
+    agent_log.addHandler(OnRecord("close waits", while_it_waits))
+    return runner
+
+
 def test_a_log_handler_that_hangs_in_the_thread_that_closes(
     make_runner: MakeRunner, agent_log: logging.Logger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,13 +207,7 @@ def test_a_log_handler_that_hangs_in_the_thread_that_closes(
         hangs.set()
         go.wait(PATIENCE)
 
-    runner = make_runner(
-        "echo up; exec sleep 60",
-        logger=agent_log,
-        get_script_logger=lambda _: Lines(lambda batch: runner.close()),
-    )
-    agent_log.setLevel(logging.INFO)
-    agent_log.addHandler(OnRecord("close waits", hang))
+    runner = closing_itself(make_runner, agent_log, hang)
     call = Background(lambda: runner.execute(check=False))
     assert hangs.wait(PATIENCE)
     agent_log.handlers.clear()
@@ -211,13 +229,7 @@ def test_a_log_handler_may_close_in_the_thread_that_closes(
         runner.close(timeout=0)
         closed.set()
 
-    runner = make_runner(
-        "echo up; exec sleep 60",
-        logger=agent_log,
-        get_script_logger=lambda _: Lines(lambda batch: runner.close()),
-    )
-    agent_log.setLevel(logging.INFO)
-    agent_log.addHandler(OnRecord("close waits", close))
+    runner = closing_itself(make_runner, agent_log, close)
     Background(lambda: runner.execute(check=False)).result()
     runner.close()
     assert closed.is_set()

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from support import umask
 
 from agentscripts._files import LogTarget, OSFilesystem, log_path_for
 from agentscripts._model import Script
@@ -33,15 +34,6 @@ def opened(path: Path) -> Iterator[LogTarget]:
         os.close(target.fd)
         if target.dir_fd is not None:
             os.close(target.dir_fd)
-
-
-@contextmanager
-def umask(mask: int) -> Iterator[None]:
-    old = os.umask(mask)
-    try:
-        yield
-    finally:
-        os.umask(old)
 
 
 @contextmanager

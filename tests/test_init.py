@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from conftest import MakeRunner
-from support import Lines, descriptors
+from support import Lines, descriptors, umask
 
 from agentscripts import (
     AlreadyInitializedError,
@@ -187,14 +187,11 @@ def test_init_takes_any_iterable(make_runner: MakeRunner) -> None:
     assert empty.execute() == []
 
 
-@pytest.mark.parametrize("umask", [0o000, 0o077, 0o777], ids=oct)
-def test_directories(make_runner: MakeRunner, tmp_path: Path, umask: int) -> None:
+@pytest.mark.parametrize("mask", [0o000, 0o077, 0o777], ids=oct)
+def test_directories(make_runner: MakeRunner, tmp_path: Path, mask: int) -> None:
     """R2: data_dir_base/coder-script-data/bin is made with mode 0700, whatever the umask."""
-    old = os.umask(umask)
-    try:
+    with umask(mask):
         runner = make_runner(GOOD)
-    finally:
-        os.umask(old)
     assert runner.data_dir == tmp_path / "base" / "coder-script-data"
     assert runner.script_bin_dir == runner.data_dir / "bin"
     for directory in (tmp_path / "base", runner.data_dir, runner.script_bin_dir):

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from conftest import MakeRunner, RunScript
-from support import Background, Lines, run_host
+from support import Background, Lines, run_host, umask
 
 from agentscripts import Dependency, RunResult, RunStatus, Script, _writers
 from agentscripts._files import LogTarget, OSFilesystem
@@ -207,11 +207,8 @@ def test_a_note_after_the_last_runs_unfinished_line(make_runner: MakeRunner) -> 
 def test_a_umask_that_takes_all(make_runner: MakeRunner, tmp_path: Path) -> None:
     """L2, L4: each file has mode 0600 all the same, for the next run, too, is to write it."""
     runner = make_runner("seq 100", max_log_bytes=100, log_backups=2)
-    old = os.umask(0o777)
-    try:
+    with umask(0o777):
         (result,) = runner.execute()
-    finally:
-        os.umask(old)
     assert result.log_path is not None
     files = [result.log_path, *result.log_path.parent.glob(f"{result.log_path.name}.*")]
     assert [stat.S_IMODE(file.stat().st_mode) for file in files] == [0o600] * 3

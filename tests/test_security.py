@@ -18,7 +18,16 @@ from pathlib import Path
 import pytest
 from conftest import MakeRunner
 from prometheus_client import CollectorRegistry, generate_latest
-from support import Background, Lines, descriptors, eventually, is_alive, processes_with, run_host
+from support import (
+    Background,
+    Lines,
+    descriptors,
+    eventually,
+    is_alive,
+    processes_with,
+    run_host,
+    umask,
+)
 
 from agentscripts import LogBatch, RunStatus, Script
 from agentscripts._process import command_line
@@ -372,17 +381,14 @@ say(result.status, len(result.survivors), state in ("Z", "X", "gone"))
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o777], ids=oct)
-def test_the_private_file(
-    make_runner: MakeRunner, lines: Lines, mask: int, request: pytest.FixtureRequest
-) -> None:
+def test_the_private_file(make_runner: MakeRunner, lines: Lines, mask: int) -> None:
     """R4: only this user can read it, nobody else can move it, and it goes with the run."""
-    old = os.umask(mask)
-    request.addfinalizer(lambda: os.umask(old))
     script = '#!/bin/sh\necho file "$0"; ls -ld "$0"; while :; do sleep 0.01; done'
     before = descriptors()
     runner = make_runner(Script(script=script), stop_signal=signal.SIGTERM)
-    call = Background(lambda: runner.execute(check=False))
-    path = Path(lines.wait_for("file ").removeprefix("file "))
+    with umask(mask):
+        call = Background(lambda: runner.execute(check=False))
+        path = Path(lines.wait_for("file ").removeprefix("file "))
     status, directory = path.stat(), path.parent.stat()
     assert (stat.S_IMODE(status.st_mode), status.st_nlink) == (0o600, 1)
     assert status.st_uid == os.geteuid()

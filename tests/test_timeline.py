@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from support import umask
 
 from agentscripts import Dependency, RunResult, RunStatus, Script, Stage
 from agentscripts._report import Report, read_results, write_timeline
@@ -223,13 +224,10 @@ def test_a_page_replaces_no_device_and_no_link(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["results.jsonl", "timeline.html"])
 def test_report_is_private(tmp_path: Path, name: str, mask: int) -> None:
     """X1: it holds the last lines of each run, so it is as private as a log, and as careful."""
-    old = os.umask(mask)
-    try:
+    with umask(mask):
         report = Report(tmp_path / "new/report", "t", pytest.fail)
         report.add(result("a", 0, 1))
         report.close()
-    finally:
-        os.umask(old)
     assert stat.S_IMODE((tmp_path / "new/report" / name).stat().st_mode) == 0o600
     assert stat.S_IMODE((tmp_path / "new/report").stat().st_mode) == 0o700
 
