@@ -15,12 +15,14 @@ from typing import Any, Final
 from agentscripts._escalation import Escalation, Request
 from agentscripts._lifecycle import OwnThread
 from agentscripts._signals import are_deferred
+from agentscripts._validation import JOB_CONTROL
 
 __all__ = ["OnSignal", "SignalClose"]
 
 _AGAIN: Final = 0.05  # seconds
 _KILLED: Final = 2.0  # seconds in which killed scripts are gone
-_UNCATCHABLE: Final = frozenset({signal.SIGKILL, signal.SIGSTOP})
+# SIGCHLD comes with each script's end.
+_NO_REQUESTS: Final = JOB_CONTROL | {signal.SIGKILL, signal.SIGCHLD}
 
 _OVER: Final = 0  # no signal has this number
 """Put by ``close`` and by the thread that winds down."""
@@ -192,9 +194,10 @@ def _check(numbers: Sequence[int]) -> None:
     for number in numbers:
         if isinstance(number, bool) or not isinstance(number, int):
             raise TypeError(f"close_on_signals: signal is {number!r}, expected a signal.Signals")
-        if number not in signal.valid_signals() or number in _UNCATCHABLE:
+        if number not in signal.valid_signals() or number in _NO_REQUESTS:
             raise ValueError(
-                f"close_on_signals: signal is {number!r}, expected one that a process can catch"
+                f"close_on_signals: signal is {number!r}, "
+                "expected one that a process can catch and that may ask it to end"
             )
         if signal.getsignal(number) is None:
             raise RuntimeError(

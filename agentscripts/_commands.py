@@ -122,7 +122,12 @@ def check(manifest: Path) -> None:
     scripts = "1 script" if count == 1 else f"{count} scripts"
     answer(f"{manifest}: {scripts}, no mistake", *_next_fires(loaded))
     warnings = schedule_warnings(loaded.scripts, loaded.preview())
-    tell(*(f"{manifest}: {warning}" for warning in warnings))
+    tell(
+        *(
+            f'{manifest}: schedule of script "{loaded.labels[script.id]}": {warning}'
+            for script, warning in warnings
+        )
+    )
 
 
 @commands.command(epilog=_RUN_EXAMPLES, short_help="Run the scripts of a manifest.")
@@ -134,7 +139,8 @@ def check(manifest: Path) -> None:
     multiple=True,
     shell_complete=complete_names,
     help="Run this script and what it depends on, whatever its stage. May be given again; in the"
-    " environment, commas are between the names.",
+    " environment, commas are between the names. With --cron those without run_on_start run on"
+    " their schedules only.",
 )
 @option(
     "--stage",
@@ -184,7 +190,7 @@ def check(manifest: Path) -> None:
 @option(
     "--quiet",
     is_flag=True,
-    help="Show failures only.",
+    help="Show warnings and failures only.",
 )
 @option(
     "--json",
@@ -261,6 +267,10 @@ def run(
             loaded = loaded.only(only)
         except ValueError as error:
             fail(f"{called('only')} {error}")
+        if cron and not any(one.run_on_start or one.cron for one in loaded.scripts):
+            fail(f"{called('only')}: no such script has run_on_start = true or a cron")
+    if cron and stage == Stage.STOP:
+        fail(f"{called('stage')} is stop, expected start: with --cron stop scripts run at the end")
     default = None if only and not cron else Stage.START
     wishes = Wishes(
         stage=Stage(stage) if stage else default,

@@ -9,7 +9,7 @@ import select
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Final, Self, TextIO
 
@@ -42,6 +42,7 @@ class Output:
     stream does not take at once is dropped. After the first failure, which ``error`` holds,
     everything is.
 
+    hurry: ``None``: never.
     on_error: called once, after the first failure.
     may_be_closed: whether a stream that was closed when this process started drops all texts; else
         each is a failure.
@@ -50,7 +51,7 @@ class Output:
     def __init__(
         self,
         stream: TextIO | None,
-        hurry: CancelToken,
+        hurry: CancelToken | None = None,
         on_error: Callable[[], object] = lambda: None,
         *,
         may_be_closed: bool = False,
@@ -108,12 +109,21 @@ class Output:
         if poll.poll(0):
             self._write_some(memoryview(text.encode(self.encoding, "backslashreplace")))
 
+    def rest(self, seconds: float) -> None:
+        """Sleep, but no longer than there is a reader."""
+        poll = select.poll()
+        if self._fd >= 0:
+            poll.register(self._fd, 0)  # POLLERR and POLLHUP come unasked
+        if poll.poll(seconds * 1000):
+            self.error = self.error or OSError(errno.EPIPE, os.strerror(errno.EPIPE))
+
     def _wait(self) -> bool:
         if self._fd < 0:  # the write will tell
             return True
         poll = select.poll()
         poll.register(self._fd, select.POLLOUT)
-        poll.register(self._hurry, select.POLLIN)
+        if self._hurry is not None:
+            poll.register(self._hurry, select.POLLIN)
         return any(fd == self._fd for fd, _ in poll.poll())
 
     def _write_some(self, data: memoryview) -> int:
@@ -144,20 +154,27 @@ class LineLogger:
 
 
 class OutputHandler(logging.Handler):
-    """Prints what the library logs."""
+    """Prints what the library logs.
 
-    def __init__(self, write: Callable[[str], object]) -> None:
+    labels: what to call a script instead, by what the library calls it.
+    """
+
+    def __init__(self, write: Callable[[str], object], labels: Mapping[str, str]) -> None:
         super().__init__()
         self._write = write
+        self._labels = labels
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a record in one line."""
-        self._write(f"agentscripts: {escape(self.format(record))}\n")
+        text = self.format(record)
+        for name, label in self._labels.items():
+            text = text.replace(f'"{name}"', f'"{label}"')
+        self._write(f"agentscripts: {escape(text)}\n")
 
 
 def complain(text: str) -> None:
     """Write a text to standard error, whole, where nothing else is written to it."""
-    Output(sys.stderr, CancelToken()).write(text)
+    Output(sys.stderr).write(text)
 
 
 class JoinedThread(OwnThread):

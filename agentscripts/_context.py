@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import threading
@@ -31,7 +32,6 @@ from agentscripts._text import escape
 __all__ = ["Context", "Place"]
 
 _GRACE: Final = 1.0  # seconds
-_USUAL_PLACES: Final = 2  # the home directory, the root
 
 
 class Place(NamedTuple):
@@ -64,6 +64,8 @@ class Context:
         self.ended: Final = Ended()
         self.order: Final[Order[Any, Any]] = Order(scripts)
         self._cgroups: set[Path] = set()
+        if options.cgroup is not None:
+            _check_cgroup(options.cgroup)
         with contextlib.ExitStack() as descriptors:
             self.census: Final = _census()
             descriptors.callback(self.census.close)
@@ -114,11 +116,12 @@ class Context:
 
     def tell_entered(self, directories: list[str], entered: int) -> None:
         """Tell the agent's log when a script does not start where it was to."""
-        if entered and len(directories) > _USUAL_PLACES:
+        if entered:
             self.log(
                 logging.WARNING,
-                "working directory %s cannot be entered; scripts start in the home directory",
+                "working directory %s cannot be entered; scripts start in %s",
                 directories[0],
+                directories[entered],
             )
 
     def make_cgroup(self, parent: Path, run_id: str) -> Path:
@@ -202,6 +205,13 @@ def _census() -> Census:
     except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
         problem = "is out of reach, expected a mounted proc file system"
         raise type(error)(error.errno, problem, "/proc") from None
+
+
+def _check_cgroup(path: Path) -> None:
+    # Each group of version 2 has that file, none of version 1 has.
+    if not (os.access(path, os.W_OK) and (path / "cgroup.controllers").exists()):
+        problem = "is no writable cgroup v2 directory, as cgroup has to be"
+        raise NotADirectoryError(errno.ENOTDIR, problem, str(path))
 
 
 class Ended:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, tzinfo
 from enum import StrEnum
@@ -206,6 +207,8 @@ def _read_field(name: str, text: str) -> _Items:
 
 def _read_item(field: _Field, text: str) -> _Items:
     """Read a number, a name, a range or ``*``, with or without a step."""
+    if field is _FIELDS["day-of-month"] and re.match("[0-9]+-l", text):
+        text = text.replace("l", "31")  # as croniter reads it, but for 31-L
     base, slash, step = text.partition("/")
     if not slash:
         return _read_range(field, base)

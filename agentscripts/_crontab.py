@@ -37,9 +37,9 @@ def parse_schedules(scripts: Sequence[Script], options: Options) -> dict[UUID, S
     return schedules
 
 
-def schedule_warnings(scripts: Iterable[Script], options: Options) -> Iterator[str]:
-    """Yield what to tell of schedules that are legal and may be a mistake."""
+def schedule_warnings(scripts: Iterable[Script], options: Options) -> Iterator[tuple[Script, str]]:
+    """Yield the scripts whose schedules are legal and may be a mistake, and what to tell."""
     for script in scripts:
         warning = five_field_warning(script.cron, options.cron_syntax)
         if warning is not None:
-            yield f'schedule of script "{script.label}": {warning}'
+            yield script, warning

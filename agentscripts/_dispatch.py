@@ -226,8 +226,9 @@ class Dispatch:
             self._workers.remove(thread)
         while self._pending or self._waiting:
             if (over := self._over()) is not None:
-                # It was not their turn yet, so theirs is not the fault.
-                self._conclude(self._withdraw(set(self._waiting)), RunStatus.CANCELLED, over[1])
+                # It was not yet the turn of those that wait for others, so theirs is not the fault.
+                early = {one for one in set(self._waiting) if one.attempt == 1}
+                self._conclude(self._withdraw(early), RunStatus.CANCELLED, over[1])
                 self.give_up(*over)
                 return
             self._bring_back()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import re
@@ -76,9 +77,14 @@ class Filesystem(Protocol):
         """
 
 
+def log_name(script: Script) -> str:
+    """Return the name of a log that has no path of its own."""
+    return f"coder-script-{script.log_source_id}.log"
+
+
 def log_path_for(script: Script, log_dir: Path) -> Path:
     """Return the path of a script's log (L1); unknown variables and users stay as they are."""
-    text = script.log_path or f"coder-script-{script.log_source_id}.log"
+    text = script.log_path or log_name(script)
     return log_dir / os.path.expandvars(os.path.expanduser(text))
 
 
@@ -88,13 +94,13 @@ def check_rotation(scripts: Iterable[Script], log_dir: Path, log_backups: int) -
     Raises ``InvalidScriptError``.
     """
     paths = [(script, _resolved(log_path_for(script, log_dir))) for script in scripts]
-    labels = {path: script.label for script, path in paths}
+    texts = {path: script.log_path or log_name(script) for script, path in paths}
     for script, path in paths:
         base, _, number = path.rpartition(".")
-        if base in labels and _BACKUP.fullmatch(number) and int(number) <= log_backups:
+        if base in texts and _BACKUP.fullmatch(number) and int(number) <= log_backups:
             problem = (
                 # As it was written: a variable of the agent's environment may be a secret.
-                f"is {script.log_path!r}, where the log of script {labels[base]!r} rotates to, "
+                f"is {script.log_path!r}, where the log {texts[base]!r} rotates to, "
                 f"expected another path than that with .1 to .{log_backups}"
             )
             raise InvalidScriptError(script.label, "log_path", problem)
@@ -108,6 +114,7 @@ def _resolved(path: Path) -> str:
     return os.path.join(os.path.realpath(path.parent), path.name)
 
 
+@dataclasses.dataclass(frozen=True)
 class OSFilesystem:
     """The real file system. Thread-safe; holds nothing."""
 

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from agentscripts._cancel import CancelToken
 from agentscripts._console import FAILED, SIGNALLED, Output, complain
 from agentscripts._text import escape
 
@@ -164,10 +163,13 @@ def print_log(path: Path, *, follow: bool = False) -> int:
 
     follow: whether to go on until Ctrl-C.
     """
-    output = Output(sys.stdout, CancelToken())
+    output = Output(sys.stdout)
     try:
         for data in _text_or_bytes(path, output.is_terminal, follow=follow):
-            output.write_bytes(data)
+            if data:
+                output.write_bytes(data)
+            else:
+                output.rest(_LOOK)
             if status := output.exit_status(complain):
                 return status
     except OSError as error:
@@ -198,12 +200,9 @@ def _pieces(path: Path, *, follow: bool) -> Iterator[bytes]:
             except FileNotFoundError:
                 if not follow:
                     raise
-            if data:
-                yield data
-            elif follow:
-                time.sleep(_LOOK)
-            else:
+            if not (data or follow):
                 return
+            yield data
 
 
 def _open(path: Path) -> BinaryIO:

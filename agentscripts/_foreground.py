@@ -207,7 +207,9 @@ class _Foreground:
 
         silent = self._is_live or self._wishes.quiet
         logger = logging.Logger("agentscripts", logging.WARNING)
-        logger.addHandler(OutputHandler(self._say))
+        nameless = [script for script in self._manifest.scripts if not script.name]
+        labels = {script.label: self._labels[script.id] for script in nameless}
+        logger.addHandler(OutputHandler(self._say, labels))
         return Options(
             **self._manifest.options,
             logger=logger,

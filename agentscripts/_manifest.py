@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import errno
 import json
@@ -92,8 +93,16 @@ class _Format(NamedTuple):
 _TOML: Final = _Format("TOML", tomllib.loads, toml_lines, ManifestTable, ScriptTable)
 
 
+def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        ((key, _),) = collections.Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"an object has the key {key!r} twice, expected it once")
+    return table
+
+
 def _parse_agent_scripts(text: str) -> dict[str, Any]:
-    scripts = json.loads(text)
+    scripts = json.loads(text, object_pairs_hook=_without_twins)
     if not isinstance(scripts, list):
         raise ValueError(f"{shown(scripts)} is no array, expected an array of objects")
     return {"script": scripts}
@@ -113,7 +122,7 @@ def load_manifest(path: Path) -> Manifest:
     """
     expected = f"expected a {_format_of(path).name} file"
     try:
-        text = _read(path).decode("utf-8")
+        text = _read(path).decode("utf-8-sig")
     except OSError as error:
         raise ManifestError([f"{path}: {error.strerror}, {expected}"]) from None
     except UnicodeDecodeError as error:
@@ -208,7 +217,11 @@ def _validate(
 ) -> ManifestTable | AgentScripts | None:
     """Return the tables without the fields that are wrong, and tell those: so what is right can be
     checked further. ``None``: there is nothing left."""
-    context = path.parent.absolute()
+    try:
+        context = path.parent.absolute()
+    except OSError as error:  # who removed it may be another process
+        expected = "expected an absolute path, for there is no current directory"
+        raise ManifestError([f"{path}: {expected}: {error.strerror}"]) from None
     try:
         return how.table.model_validate(data, context=context)
     except ValidationError as error:

@@ -17,6 +17,7 @@ from agentscripts._files import Filesystem, OSFilesystem
 from agentscripts._logs import ScriptLogger, discard_logs
 from agentscripts._model import ReadOnlyDict
 from agentscripts._validation import (
+    JOB_CONTROL,
     check_bool,
     check_duration,
     check_environment,
@@ -28,11 +29,6 @@ if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
 __all__ = ["Options", "absolute_path", "data_directory"]
-
-# They stop a process or wake it, so they cannot ask it to end.
-_NOT_STOP_SIGNALS: Final = frozenset(
-    {signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGCONT}
-)
 
 
 def _state_directory() -> Path:
@@ -49,8 +45,9 @@ class _OwnFactory(ShellCommandFactory):
 class Options:
     """The settings of a runner; checked when made.
 
-    Durations are in seconds; ``None`` is no limit and ``0`` is now. Paths may be given as
-    ``str``; ``~`` expands, and a relative one counts from the current directory.
+    Durations are in seconds; ``None`` is no limit and ``0`` is now. Paths may be given as ``str``,
+    though type checkers want a ``Path``; ``~`` expands, and a relative one counts from the current
+    directory.
 
     data_dir_base: holds the scripts' data and programs; no ``:`` may be in its path. Default: the
         user's state directory.
@@ -61,8 +58,8 @@ class Options:
     command_factory: chooses what is executed. Default: ``ShellCommandFactory(shell)``; another
         one decides itself what ``shell`` means.
     filesystem: opens logs and makes directories. Default: the real one.
-    working_dir: where scripts start. Default: ``None``, the home directory, which also takes the
-        place of one that cannot be entered.
+    working_dir: where scripts start. Default: ``None``, the home directory. That one, else ``/``,
+        takes the place of a directory that cannot be entered.
     env: variables for all scripts; ``$VAR`` expands. Stored as a read-only copy, not hashed and
         not in ``repr()``.
     wait_delay: how long output pipes may stay open after a script's exit; 0.1 s more, for what is
@@ -70,7 +67,8 @@ class Options:
     kill_delay: from the stop signal to SIGKILL.
     stop_signal: asks scripts to end; none that stops or continues a process.
     max_parallel: how many scripts of the runner run at once. Default: ``None``, all.
-    cgroup: a writable cgroup v2 directory for a child group per run. Default: ``None``, none.
+    cgroup: a writable cgroup v2 directory for a child group per run, which ``init`` looks for.
+        Default: ``None``, none.
     die_with_parent: whether a script's process gets SIGKILL when this process is killed. What it
         has started goes on; so does a program with set-user-ID. Default: it goes on, too.
     max_line: bytes (4 to 65536) after which a line is cut into pieces.
@@ -190,7 +188,7 @@ def _stop_signal(value: Any) -> signal.Signals:
         number = signal.Signals(value)
     except ValueError:
         raise ValueError(f"is {value!r}, {expected}") from None
-    if number in _NOT_STOP_SIGNALS:
+    if number in JOB_CONTROL:
         raise ValueError(f"is {number.name}, {expected}")
     return number
 

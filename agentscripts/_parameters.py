@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -14,8 +15,7 @@ from typing import Any, Final, NoReturn
 import click
 from click.shell_completion import BashComplete, CompletionItem, add_completion_class
 
-from agentscripts._cancel import CancelToken
-from agentscripts._console import Output, complain
+from agentscripts._console import SIGNALLED, Output, complain
 from agentscripts._manifest import Manifest, ManifestError, load_manifest
 from agentscripts._options import absolute_path
 from agentscripts._tables import parse_duration
@@ -68,9 +68,16 @@ class _Command(click.Command):
 
 
 class Commands(_Command, click.Group):
-    """Commands of which the same holds."""
+    """Commands of which the same holds. Ctrl-C ends them as it ends scripts: click has 1 for it."""
 
     command_class = _Command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise SystemExit(SIGNALLED + signal.SIGINT) from None
 
 
 def option(*names: str, **attributes: Any) -> Callable[[Any], Any]:
@@ -194,7 +201,7 @@ def tell(*lines: str) -> None:
 
 def answer(*lines: str) -> None:
     """Print lines on standard output, likewise; exit when they cannot be written."""
-    output = Output(sys.stdout, CancelToken())
+    output = Output(sys.stdout)
     output.write(_text(lines))
     if status := output.exit_status(complain):
         raise SystemExit(status)

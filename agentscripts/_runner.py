@@ -105,8 +105,8 @@ class Runner:
 
         Raises ``AlreadyInitializedError``, ``InvalidScriptError``, ``RunnerClosedError``;
         ``TypeError`` for a bad argument; ``ValueError`` when a schedule needs the machine's time
-        zone and that is unknown; ``OSError`` when the directories cannot be made, and where there
-        is no ``/proc``.
+        zone and that is unknown; ``OSError`` when the directories cannot be made, ``cgroup`` is
+        not usable, or there is no ``/proc``.
         """
         _check_callable("init: on_complete", on_complete)
         checked = validate_scripts(scripts)
@@ -122,8 +122,8 @@ class Runner:
             if self._context is not context:  # else an interrupt came when all was done
                 context.close()
             raise
-        for warning in schedule_warnings(checked, self._options):
-            context.log(logging.WARNING, "%s", warning)
+        for script, warning in schedule_warnings(checked, self._options):
+            context.log(logging.WARNING, 'schedule of script "%s": %s', script.label, warning)
 
     def execute(
         self,
@@ -137,7 +137,8 @@ class Runner:
 
         select: a stage, a predicate, or ``None`` for all scripts.
         cancel: ends the call's scripts when it is cancelled.
-        timeout: seconds for the whole call; what still runs then is timed out. Default: no limit.
+        timeout: seconds for the whole call; what runs then, or waits for its turn, is timed out,
+            and what waits for another script is cancelled. Default: no limit.
         check: whether to raise ``ExecuteError`` when a script did not succeed.
 
         What a signal handler raises meanwhile (``KeyboardInterrupt``) cancels the scripts, and is
@@ -150,6 +151,8 @@ class Runner:
         _check_timeout("execute", timeout)
         if cancel is not None and not isinstance(cancel, CancelToken):
             raise TypeError(f"execute: cancel is {cancel!r}, expected a CancelToken or None")
+        if not isinstance(check, bool):
+            raise TypeError(f"execute: check is {check!r}, expected True or False")
         self._calls.check_open()
         context = self._context
         if context is None:

@@ -68,6 +68,17 @@ def parse_duration(value: object) -> float | None:
     return None if math.isinf(seconds) else seconds
 
 
+def parse_delay(value: object) -> float:
+    """Return the seconds of what ``parse_duration`` takes, but for no limit.
+
+    Raises ``ValueError`` for all else.
+    """
+    seconds = parse_duration(value)
+    if seconds is None:
+        raise ValueError(f"{value!r} has no end")
+    return seconds
+
+
 def parse_nanoseconds(value: object) -> float | None:
     """Return the seconds of a whole number of nanoseconds; 0 is no limit, ``None``.
 
@@ -118,6 +129,11 @@ _Duration = Annotated[
     float | None,
     _converted(parse_duration, "duration"),
     Field(title="duration", description='seconds or a text such as "1m30s"'),
+]
+_Delay = Annotated[
+    float,
+    _converted(parse_delay, "finite duration"),
+    Field(title="finite duration", description='seconds or a text such as "1m30s"'),
 ]
 _Signal = Annotated[
     signal.Signals,
@@ -201,7 +217,7 @@ class ScriptTable(_ScriptTable):
     """A ``[[script]]`` table: the fields of ``Script``."""
 
     overlap: _Overlap = Overlap.SKIP
-    jitter: _Duration = None
+    jitter: _Delay = 0
     depends_on: Annotated[
         list[DependencyTable],
         AfterValidator(_as_dependencies),
@@ -211,7 +227,7 @@ class ScriptTable(_ScriptTable):
         ),
     ] = []
     retries: _Count = 0
-    retry_delay: _Duration = None
+    retry_delay: _Delay = 0
     env: _Environment = {}
 
 

@@ -7,10 +7,10 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Final, Literal, NamedTuple
+from typing import Annotated, Final, Literal, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from agentscripts._model import Requires, RunStatus, Stage
 from agentscripts._text import escape, excerpt, hours_minutes_seconds, words
@@ -58,9 +58,9 @@ class Record(_Part):
     reason: str
     exit_code: int | None
     signal: str | None
-    started_at: datetime
-    ended_at: datetime
-    duration: float
+    started_at: AwareDatetime
+    ended_at: AwareDatetime
+    duration: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     attempts: int
     output_bytes: int
     lines: int

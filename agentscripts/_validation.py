@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import graphlib
 import math
+import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 from uuid import UUID
@@ -14,6 +15,7 @@ from agentscripts._text import closest, number
 from agentscripts.errors import InvalidDependencyError, InvalidScriptError
 
 __all__ = [
+    "JOB_CONTROL",
     "SCRIPT_CHECKS",
     "check_bool",
     "check_duration",
@@ -23,6 +25,12 @@ __all__ = [
     "script_problems",
     "validate_scripts",
 ]
+
+
+JOB_CONTROL: Final = frozenset(
+    {signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGCONT}
+)
+"""These signals stop a process or wake it, so they cannot ask it to end."""
 
 
 def check_text(value: object, *, secret: bool = False) -> None:
@@ -183,6 +191,12 @@ def _check_name(value: object) -> None:
         raise ValueError(f"is {value!r} and has a lone surrogate, expected Unicode text")
 
 
+def _check_log_path(value: object) -> None:
+    check_text(value)
+    if isinstance(value, str) and value.endswith("/"):
+        raise ValueError(f"is {value!r}, expected the path of a file, or ''")
+
+
 def _check_uuid(value: object) -> None:
     if not isinstance(value, UUID):
         raise TypeError(f"is {value!r}, expected a UUID")
@@ -221,7 +235,7 @@ SCRIPT_CHECKS: Final[Mapping[str, Callable[[object], None]]] = {
     "log_source_id": _check_uuid,
     "id": _check_uuid,
     "timeout": check_duration,
-    "log_path": check_text,
+    "log_path": _check_log_path,
     "run_on_start": check_bool,
     "run_on_stop": check_bool,
     "cron": check_text,

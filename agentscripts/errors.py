@@ -154,14 +154,16 @@ class ScriptExitError(ScriptError):
 
 
 class ScriptTimeoutError(ScriptError, TimeoutError):
-    """The script ran longer than its ``timeout``, or than that of the ``execute`` call.
+    """The script ran longer than its ``timeout``, or than that of the ``execute`` call, or waited
+    so long for its turn or its next attempt.
 
     Not raised when it exits in time and only its background processes go on.
     """
 
 
 class ScriptCancelledError(ScriptError):
-    """The caller cancelled the run: by a token, ``Runner.cancel`` or ``Runner.close``."""
+    """The caller cancelled the run: by a token, ``Runner.cancel`` or ``Runner.close``; or its
+    ``execute`` timed out while the script waited for another one."""
 
 
 class OutputPipesOpenError(ScriptError):

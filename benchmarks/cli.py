@@ -28,6 +28,10 @@ __all__ = ["main"]
 _SLOW: Final = 10.0
 
 
+class _BadFileError(Exception):
+    """A file or directory that the user named is of no use."""
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
@@ -45,10 +49,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is no number of rounds")
-    return number
+    if not (text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of rounds")
+    return int(text)
 
 
 def main() -> int:
@@ -58,7 +61,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         return _run(options)
-    except (NoCompilerError, UnknownRowError) as error:
+    except (NoCompilerError, UnknownRowError, _BadFileError) as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -69,14 +72,17 @@ def _run(options: argparse.Namespace) -> int:
     # A width of its own where the output is no terminal: a table must not be cut.
     console = Console(width=None if sys.stdout.isatty() else 160)
     if options.load:
-        report = Report.from_json(json.loads(options.load.read_text("utf-8")))
-        _show(report, console, as_markdown=options.markdown)
+        _show(_load(options.load), console, as_markdown=options.markdown)
         return 0
     rows = choose(all_rows(), options.row, quick=options.quick)
     if options.list:
         for row in rows:
             console.print(f"{row.name:20} {row.what} ({row.unit})", highlight=False)
         return 0
+    try:  # what is measured must not be lost
+        options.results.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _BadFileError(f"{options.results}: {error.strerror}") from None
     raise_limits()
     default_signals()
     report = _measure(rows, options, console)
@@ -86,6 +92,16 @@ def _run(options: argparse.Namespace) -> int:
         print(f"benchmarks: wrote {path}", file=sys.stderr)
     print(f"benchmarks: took {sum(row.seconds for row in report.rows):.0f} s", file=sys.stderr)
     return 1 if report.has_failed else 0
+
+
+def _load(path: Path) -> Report:
+    try:
+        return Report.from_json(json.loads(path.read_text("utf-8")))
+    except OSError as error:
+        raise _BadFileError(f"{path}: {error.strerror}") from None
+    except (KeyError, TypeError, ValueError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise _BadFileError(f"{path}: is no JSON of a run ({what})") from None
 
 
 def _measure(rows: list[Row], options: argparse.Namespace, console: Console) -> Report:
@@ -132,7 +148,6 @@ def _show(report: Report, console: Console, *, as_markdown: bool) -> None:
 
 def _save(report: Report, options: argparse.Namespace) -> list[Path]:
     """Write the rounds and the picture; return the files."""
-    options.results.mkdir(parents=True, exist_ok=True)
     stem = _stem(report.machine, options)
     data, picture = (options.results / f"{stem}.{kind}" for kind in ("json", "svg"))
     data.write_text(json.dumps(report.to_json(), indent=1) + "\n", "utf-8")

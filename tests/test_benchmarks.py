@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -31,6 +32,7 @@ _load()
 
 from benchmarks.chart import chart  # noqa: E402
 from benchmarks.choice import UnknownRowError, choose  # noqa: E402
+from benchmarks.cli import main  # noqa: E402
 from benchmarks.golang import time_go  # noqa: E402
 from benchmarks.lab import Lab, NoCompilerError  # noqa: E402
 from benchmarks.measure import measure_row, rounds_of  # noqa: E402
@@ -313,6 +315,40 @@ def test_go(lab: Lab, tmp_path: Path) -> None:
     words = ("each", 1, 50, tmp_path / "log", "/bin/sh", "-c", "echo up; sleep 60")
     (late,) = time_go(lab, 1, *words).each
     assert 0 < late < 10, "the script was stopped"
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "problem"),
+    [
+        (None, ["--load", "file"], "file: No such file or directory"),
+        ("", ["--load", "file"], "file: is no JSON of a run (JSONDecodeError: Expecting value"),
+        ("{}", ["--load", "file"], "file: is no JSON of a run (KeyError: 'machine')"),
+        ("[]", ["--load", "file"], "file: is no JSON of a run (TypeError: "),
+        ("", ["--row", "one", "--results", "file"], "file: File exists"),
+        (None, ["--row", "none"], "no row is called 'none'"),
+    ],
+)
+def test_bad_options(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    text: str | None,
+    options: list[str],
+    problem: str,
+) -> None:
+    """Benchmarks: a file that is of no use is named before anything is measured."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["benchmarks", *options])
+    if text is not None:
+        Path("file").write_text(text)
+    previous = signal.getsignal(signal.SIGTERM)
+    try:
+        assert main() == 2
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"benchmarks: {problem}")
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from conftest import MakeRunner, RunScript
 from support import Lines, descriptors, eventually, is_alive
 from test_tree import CHAIN, beats
 
-from agentscripts import RunStatus, Script
+from agentscripts import Options, Runner, RunStatus, Script
 
 ROOTS = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"))
 
@@ -112,9 +112,24 @@ def test_a_daemon_stays(make_runner: MakeRunner, lines: Lines, cgroup: Path) -> 
     assert groups_in(cgroup) == []
 
 
+@pytest.mark.parametrize("what", ["missing", "file", "directory"])
+def test_no_directory_of_groups(tmp_path: Path, what: str) -> None:
+    """K2: ``init`` tells of a directory that is no writable cgroup v2 directory."""
+    path = tmp_path / "cgroup"
+    if what == "file":
+        path.touch()
+    elif what == "directory":
+        path.mkdir()
+    with Runner(Options(cgroup=path, data_dir_base=tmp_path, log_dir=tmp_path)) as runner:
+        expected = "is no writable cgroup v2 directory, as cgroup has to be: "
+        with pytest.raises(NotADirectoryError, match=f"{expected}'{path}'"):
+            runner.init([Script(script="true")])
+
+
 def test_no_such_group(run: RunScript, tmp_path: Path) -> None:
     """K2: a script does not start outside of its group."""
-    result = run(f"touch {tmp_path}/started", cgroup=tmp_path / "absent")
+    (tmp_path / "cgroup.controllers").touch()
+    result = run(f"touch {tmp_path}/started", cgroup=tmp_path)
     assert result.status is RunStatus.NOT_STARTED
-    assert "absent" in result.reason
+    assert "cgroup.procs" in result.reason
     assert not (tmp_path / "started").exists()

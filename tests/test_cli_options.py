@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,14 @@ def test_which_scripts_run(tmp_path: Path, arguments: list[str], expected: list[
             ["--timeout", "5x"],
             '--timeout is "5x", which is no duration, expected seconds or a text such as 1m30s',
         ),
+        (
+            ["--cron", "--stage", "stop"],
+            "--stage is stop, expected start: with --cron stop scripts run at the end",
+        ),
+        (
+            ["--cron", "--only", "other"],
+            "--only: no such script has run_on_start = true or a cron",
+        ),
     ],
 )
 def test_mistakes(tmp_path: Path, arguments: list[str], message: str) -> None:
@@ -225,6 +234,51 @@ def test_no_current_directory(tmp_path: Path, words: list[str]) -> None:
     assert done.stderr.startswith("--log-dir is 'l', expected an absolute path, for there is no")
 
 
+def test_no_current_directory_for_a_manifest(tmp_path: Path) -> None:
+    """The same where the manifest counts from it."""
+    (tmp_path / "m.toml").write_text(OPTIONS + _GOOD)
+    (tmp_path / "gone").mkdir()
+    remove = ["/bin/sh", "-c", 'rmdir "$PWD" && exec "$@"', "sh"]
+    done = subprocess.run(
+        [*remove, *COMMAND, "run", "../m.toml"],
+        cwd=tmp_path / "gone",
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("../m.toml: expected an absolute path, for there is no current")
+
+
+def test_interrupt_before_scripts_start(tmp_path: Path) -> None:
+    """Ctrl-C while the manifest is read is told as at any other time: 130, and nothing else."""
+    os.mkfifo(tmp_path / "m.toml")
+    argv = [*COMMAND, "run", "m.toml"]
+    with (
+        subprocess.Popen(argv, cwd=tmp_path, stdout=-1, stderr=-1) as process,
+        (tmp_path / "m.toml").open("w"),  # it has opened the manifest, too
+    ):
+        process.send_signal(signal.SIGINT)
+        assert process.communicate() == (b"", b"")
+    assert process.returncode == 130
+
+
+def test_labels_of_nameless_scripts(tmp_path: Path) -> None:
+    """A script without a name goes by its place in the manifest in all that is told of it."""
+    text = """
+        [[script]]
+        cron = "*/5 * * * *"
+        script = "true"
+        [[script]]
+        run_on_start = true
+        script = "exit 3"
+        """
+    label = 'script "script[2]": exit status 3 '
+    assert f"agentscripts: run agent {label}" in run(tmp_path, scripts=text).stderr
+    done = command("check", "m.toml", cwd=tmp_path)
+    warning = "m.toml: schedule of script \"script[1]\": '*/5 * * * *' has 5 fields"
+    assert done.stderr.startswith(warning)
+
+
 def test_max_parallel(tmp_path: Path) -> None:
     """R3: --max-parallel holds back scripts; ``mkdir`` fails for the second of two at once."""
     script = "mkdir lock && sleep 0.1 && rmdir lock"
@@ -264,8 +318,9 @@ def test_environment(tmp_path: Path) -> None:
 def test_cgroup(tmp_path: Path) -> None:
     """--cgroup is handed on: a directory that is none keeps the scripts from starting."""
     done = run(tmp_path, "--cgroup", "none", scripts=_GOOD)
-    assert done.returncode == 1
-    assert "good    not started" in done.stderr
+    problem = "is no writable cgroup v2 directory, as cgroup has to be"
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"agentscripts: cannot start: {tmp_path}/none: {problem}\n"
 
 
 def test_help_and_version(tmp_path: Path) -> None:

@@ -395,6 +395,8 @@ def test_later_handler_stays(make_runner: MakeRunner) -> None:
     ("number", "error", "words"),
     [
         (signal.SIGKILL, ValueError, "SIGKILL.*expected one that a process can catch"),
+        (signal.SIGCHLD, ValueError, "SIGCHLD.*expected one .* that may ask it to end"),
+        (signal.SIGCONT, ValueError, "SIGCONT"),
         (0, ValueError, "signal is 0"),
         (999, ValueError, "signal is 999"),
         ("SIGTERM", TypeError, "signal is 'SIGTERM', expected a signal.Signals"),

@@ -73,7 +73,7 @@ def test_handler_writes_a_line(pipe: tuple[int, io.TextIOWrapper]) -> None:
     """A log record is one harmless line."""
     reader, stream = pipe
     record = logging.makeLogRecord({"msg": "a %s", "args": ("\n\x1b",)})
-    OutputHandler(Output(stream, CancelToken()).write).emit(record)
+    OutputHandler(Output(stream).write, {}).emit(record)
     assert os.read(reader, 100) == b"agentscripts: a \\x0a\\x1b\n"
 
 

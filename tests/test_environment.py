@@ -342,10 +342,14 @@ def test_a_missing_working_directory(
     runner.execute()
     assert lines.lines == [str(tmp_path)]
     (warning,) = [one for one in caplog.records if one.levelname == "WARNING"]
-    assert str(missing) in warning.getMessage()
+    text = f"working directory {missing} cannot be entered; scripts start in "
+    assert warning.getMessage() == f"{text}{tmp_path}"
     monkeypatch.setenv("HOME", str(missing))
     runner.execute()
-    assert lines.lines[1:] == ["/"]
+    make_runner("pwd").execute()
+    assert lines.lines[1:] == ["/", "/"]
+    told = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
+    assert told[1:] == [f"{text}/"] * 2
 
 
 def test_a_log_directory_in_the_way(run: RunScript, tmp_path: Path) -> None:

@@ -243,6 +243,9 @@ DEPENDENCIES = 'expected names of scripts, or tables such as {on = "a", requires
             r'log_path = "\u0000"',
             r"log_path: is '\x00' and has a NUL at index 0, expected none",
         ),
+        ("jitter = inf", f"jitter: inf is no finite duration, {SECONDS}"),
+        ('retry_delay = "inf"', f'retry_delay: "inf" is no finite duration, {SECONDS}'),
+        ('log_path = "logs/"', "log_path: is 'logs/', expected the path of a file, or ''"),
         ("timeuot = 1", 'timeuot: is unknown, did you mean "timeout"?'),
         ("Timeout = 1", 'Timeout: is unknown, did you mean "timeout"?'),
         (
@@ -453,7 +456,7 @@ def test_logs_that_rotate_onto_one_another() -> None:
     )
     (problem,) = problems(f"[options]\nmax_log_bytes = 1000\n{scripts}")
     assert problem.startswith(
-        """script[2] "a.log.1" log_path: is 'a.log.1', where the log of script 'a.log'"""
+        """script[2] "a.log.1" log_path: is 'a.log.1', where the log 'a.log' rotates"""
     )
     assert len(parse(scripts).scripts) == 2
 
@@ -497,6 +500,13 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         with pytest.raises(ManifestError) as caught:
             load_manifest(path)
         assert caught.value.problems == (f"{path}{problem}",)
+
+
+def test_byte_order_mark(tmp_path: Path) -> None:
+    """What some editors put before all else is no mistake."""
+    for name, text in (("m.toml", "script = []"), ("m.json", "[]")):
+        (tmp_path / name).write_text(text, "utf-8-sig")
+        assert load_manifest(tmp_path / name).scripts == ()
 
 
 def test_relative_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,6 +98,7 @@ def test_mistakes() -> None:
         ("", ":1:1: Expecting value"),
         ('[{"a": 1,}]', ":1:9: Illegal trailing comma before end of object"),
         ("[\n{]", ":2:2: Expecting property name enclosed in double quotes"),
+        ('[{"a": 1, "a": 1}]', ": an object has the key 'a' twice, expected it once"),
         ("[" * 100_000, ": maximum recursion depth exceeded"),
     ],
 )

@@ -209,7 +209,8 @@ def test_ended_between_attempts(
         else:
             runner.close(timeout=0)
     (result,) = call.result()
-    assert (result.status, result.attempts, result.exit_code) == (RunStatus.CANCELLED, 1, 3)
+    expected = RunStatus.TIMED_OUT if how == "timeout" else RunStatus.CANCELLED
+    assert (result.status, result.attempts, result.exit_code) == (expected, 1, 3)
     assert "attempt 2 of 6; the one before: exit status 3" in result.reason
     assert (tmp_path / "n").read_text() == "x\n"
 

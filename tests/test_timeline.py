@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import stat
 from datetime import UTC, datetime, timedelta
@@ -167,6 +168,10 @@ def test_report_that_cannot_be_written(tmp_path: Path) -> None:
     assert report.error is errors[0]
 
 
+def changed(**fields: object) -> str:
+    return json.dumps({**result("a", 0, 1).as_dict(), **fields})
+
+
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
@@ -174,6 +179,9 @@ def test_report_that_cannot_be_written(tmp_path: Path) -> None:
         ("[]", "is no object, expected a result"),
         ('{"schema": 2}', "schema: Input should be 1"),
         ('{"schema": 1}', "run_id: Field required"),
+        (changed(started_at="2026-01-01T00:00:00"), "started_at: Input should have timezone info"),
+        (changed(duration=math.nan), "duration: Input should be a finite number"),
+        (changed(duration=-5), "duration: Input should be greater than or equal to 0"),
     ],
 )
 def test_bad_results(tmp_path: Path, line: str, problem: str) -> None:
