@@ -207,6 +207,8 @@ def _check(status: os.stat_result, dir_fd: int, path: str) -> bool:
         return True
     if not stat.S_ISREG(status.st_mode):
         _refuse(stat.S_IFMT(status.st_mode), path)
+    if status.st_nlink == 0:  # by a rotation, too; who opens it again gets the one in use
+        raise FileNotFoundError(errno.ENOENT, "was removed while it was opened", path)
     if status.st_nlink != 1:
         # With a second name, another user could point the log at a file of this one's.
         problem = f"has {status.st_nlink} hard links, {_ADVICE}"

@@ -142,6 +142,10 @@ class LogFile:
         identity = lib.as_logfile_identity(self.pointer)
         return identity.device, identity.inode
 
+    def writes(self, identity: tuple[int, int]) -> bool:
+        """Whether that is the file, or the one that is about to take its place."""
+        return bool(lib.as_logfile_writes(self.pointer, *identity))
+
     def begin(self, *, empty: bool) -> None:
         """Take the size, once no other writer is left; or empty the file. Raises ``OSError``."""
         _check(lib.as_logfile_begin(self.pointer, empty))

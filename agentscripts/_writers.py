@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections import Counter
@@ -14,6 +15,7 @@ from agentscripts._native import LogFile
 
 __all__ = ["WRITERS", "Writers"]
 
+_TRIES: Final = 100
 _USUAL: Final = LogTarget(-1, None, "")
 
 
@@ -48,7 +50,7 @@ class Writers:
 
         Raises ``OSError``.
         """
-        while True:
+        for _ in range(_TRIES):
             mine, target = _open(filesystem, path, max_bytes, backups, max_line)
             rotates = max_bytes is not None and target.dir_fd is not None
             log: LogFile | None = None
@@ -68,6 +70,8 @@ class Writers:
             if log is not None:
                 return log
             # Rotated since it was opened: the name belongs to another file now.
+        problem = f"names another file than was opened, {_TRIES} times in turn"
+        raise OSError(errno.ESTALE, problem, str(path))
 
     def close(self, log: LogFile) -> None:
         """Close the file when its last user is gone."""
@@ -103,12 +107,9 @@ class Writers:
 
     def _find(self, identity: tuple[int, int]) -> LogFile | None:
         log = self._by_identity.get(identity)
-        if log is not None and (log not in self._rotating or log.identity() == identity):
+        if log is not None and (log not in self._rotating or log.writes(identity)):
             return log
-        for one in self._rotating:
-            if one.identity() == identity:
-                return one
-        return None
+        return next((one for one in self._rotating if one.writes(identity)), None)
 
 
 def _open(

@@ -60,6 +60,8 @@ void as_logfile_free(as_logfile *log);
 int as_logfile_begin(as_logfile *log, int empty);
 /* Of the file that is written now (another one after a rotation). Any thread. */
 as_identity as_logfile_identity(as_logfile *log);
+/* Whether this is that file, or the one that is about to take its place. Any thread. */
+int as_logfile_writes(as_logfile *log, uint64_t device, uint64_t inode);
 
 /* ---- the gate: how many scripts may be starting at one moment -------------------------------- */
 

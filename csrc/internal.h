@@ -99,11 +99,11 @@ int64_t as_ends_copy(const as_ends *ends, char *out, size_t *size);
 
 /* ---- logfile.c ---- */
 
-/* Writes what can be written now. Returns the bytes used up: fewer than n only for a target that
-   is full for the moment (a pipe, a terminal). *error: errno of a write that failed; its bytes count
-   as used up. */
+/* Writes what can be written now. Returns the bytes used up: fewer than n, maybe none, for a target that
+   is full for the moment (a pipe, a terminal), and fewer, but some, for a file that is to rotate twice.
+   *error: errno of a write that failed; its bytes count as used up. */
 size_t as_logfile_write(as_logfile *log, const char *p, size_t n, int *error);
-/* The descriptor to poll for a target that was full. */
+/* The descriptor to poll for a target that was full; -1: a file, which never is. */
 int as_logfile_fd(const as_logfile *log);
 /* True when the last byte written was no newline. */
 bool as_logfile_in_line(as_logfile *log);

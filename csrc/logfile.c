@@ -15,19 +15,19 @@
 
 struct as_logfile {
     pthread_mutex_t
-        lock; /* guards all below but the identity, and the order of bytes in the file */
-    /* Guards device and inode; taken inside `lock`. A write that hangs keeps that one, and with it all
+        lock; /* guards all below but the identities, and the order of bytes in the file */
+    /* Guards both identities; taken inside `lock`. A write that hangs keeps that one, and with it all
        who look for the writer of a file. */
     pthread_mutex_t identity_lock;
+    as_identity current;
+    as_identity fresh; /* during a rotation: of the file that takes its place; else zeros */
     int fd, dir_fd;
     char *name;
     int64_t size, max_bytes;
     int64_t retry_at; /* the size at which to try a rotation that failed again */
     int backups;
     bool regular, pipe, socket;
-    bool direct; /* a write never blocks for long */
-    dev_t device;
-    ino_t inode;
+    bool direct;      /* a write never blocks for long */
     bool in_line;     /* the last byte written was no newline */
     char *line;       /* the unfinished line at the file's end; only kept for rotation */
     size_t line_size; /* its length; counts on beyond max_line, where the bytes are not kept */
@@ -64,6 +64,10 @@ static int init_locks(as_logfile *log) {
     return error;
 }
 
+static as_identity identity_of(const struct stat *st) {
+    return (as_identity){st->st_dev, st->st_ino};
+}
+
 /* NULL and errno; both descriptors are closed then. */
 static as_logfile *make(int fd, int dir_fd, const struct stat *st, const char *name,
                         int64_t max_bytes, int backups, int64_t max_line, as_identity *identity) {
@@ -96,9 +100,7 @@ static as_logfile *make(int fd, int dir_fd, const struct stat *st, const char *n
         int flags = fcntl(log->fd, F_GETFL);
         log->direct = flags >= 0 && (flags & O_NONBLOCK);
     }
-    log->device = st->st_dev;
-    log->inode = st->st_ino;
-    *identity = (as_identity){log->device, log->inode};
+    log->current = *identity = identity_of(st);
     return log;
 }
 
@@ -170,12 +172,25 @@ int as_logfile_begin(as_logfile *log, int empty) {
 
 as_identity as_logfile_identity(as_logfile *log) {
     pthread_mutex_lock(&log->identity_lock);
-    as_identity identity = {log->device, log->inode};
+    as_identity identity = log->current;
     pthread_mutex_unlock(&log->identity_lock);
     return identity;
 }
 
-int as_logfile_fd(const as_logfile *log) { return log->fd; }
+static bool same(as_identity a, as_identity b) {
+    return a.device == b.device && a.inode == b.inode;
+}
+
+int as_logfile_writes(as_logfile *log, uint64_t device, uint64_t inode) {
+    as_identity one = {device, inode};
+    pthread_mutex_lock(&log->identity_lock);
+    bool writes = same(one, log->current) || same(one, log->fresh);
+    pthread_mutex_unlock(&log->identity_lock);
+    return writes;
+}
+
+/* The descriptor of a regular file is another one after a rotation, by any run's thread. */
+int as_logfile_fd(const as_logfile *log) { return log->regular ? -1 : log->fd; }
 
 bool as_logfile_in_line(as_logfile *log) {
     pthread_mutex_lock(&log->lock);
@@ -332,9 +347,24 @@ static int make_fresh(const as_logfile *log, char *name, size_t size) {
     return fd;
 }
 
+static void announce(as_logfile *log, as_identity fresh) {
+    pthread_mutex_lock(&log->identity_lock);
+    log->fresh = fresh;
+    pthread_mutex_unlock(&log->identity_lock);
+}
+
+static void settle(as_logfile *log, bool exchanged) {
+    pthread_mutex_lock(&log->identity_lock);
+    log->current = exchanged ? log->fresh : log->current;
+    log->fresh = (as_identity){0};
+    pthread_mutex_unlock(&log->identity_lock);
+}
+
 /* Makes an empty file under the name in use and the old one .1. The new one comes first: where none
-   can be made, no backup moves. Returns its descriptor or -errno. */
-static int exchange(const as_logfile *log) {
+   can be made, no backup moves. From before the names change until after it the log has both
+   identities, for who opens the name meanwhile gets either file. Returns its descriptor or -errno. */
+static int exchange(as_logfile *log) {
+    struct stat st;
     size_t size = strlen(log->name) + 32;
     char fresh[size], first[size];
     backup_name(log, 1, first, size);
@@ -342,10 +372,15 @@ static int exchange(const as_logfile *log) {
     if (fd < 0) {
         return fd;
     }
-    int result = shift_backups(log, size);
+    int result = fstat(fd, &st) < 0 ? -errno : 0;
+    if (result == 0) {
+        announce(log, identity_of(&st));
+        result = shift_backups(log, size);
+    }
     if (result == 0) {
         result = swap_names(log, fresh, first);
     }
+    settle(log, result == 0);
     if (result < 0) {
         (void)unlinkat(log->dir_fd, fresh, 0);
         as_close(&fd);
@@ -357,27 +392,18 @@ static int exchange(const as_logfile *log) {
 /* Goes on in a new file. The unfinished line at the old one's end moves along, so that files begin
    and end between lines. */
 static int rotate(as_logfile *log) {
-    struct stat st, old_st;
+    struct stat old_st;
     int fd = exchange(log);
     if (fd < 0) {
         return fd;
     }
-    if (fstat(fd, &st) < 0 || fstat(log->fd, &old_st) < 0) {
-        int error = errno;
-        as_close(&fd);
-        return -error;
-    }
-    int old = log->fd, error = 0;
+    int old = log->fd, error = fstat(old, &old_st) < 0 ? errno : 0;
     size_t moved = log->line_size;
     log->fd = fd;
-    pthread_mutex_lock(&log->identity_lock);
-    log->device = st.st_dev;
-    log->inode = st.st_ino;
-    pthread_mutex_unlock(&log->identity_lock);
     log->size = 0;
     log->retry_at = 0;
     log->line_size = 0;
-    if (moved > 0 && moved <= log->max_line && (off_t)moved < old_st.st_size) {
+    if (error == 0 && moved > 0 && moved <= log->max_line && (off_t)moved < old_st.st_size) {
         (void)write_all(log, log->line, moved, &error);
         if (error || ftruncate(old, old_st.st_size - (off_t)moved) < 0) {
             error = error ? error : errno; /* then those bytes are in both files, in none lost */
@@ -409,6 +435,7 @@ static size_t before_rotation(const as_logfile *log, const char *p, size_t n, bo
 
 size_t as_logfile_write(as_logfile *log, const char *p, size_t n, int *error) {
     size_t done = 0;
+    bool rotated = false;
     pthread_mutex_lock(&log->lock);
     if (log->max_bytes == AS_FOREVER) {
         done = write_all(log, p, n, error);
@@ -420,8 +447,12 @@ size_t as_logfile_write(as_logfile *log, const char *p, size_t n, int *error) {
             (void)write_all(log, p + done, part, error);
             done += part;
         }
+        if (turn && rotated && done > 0) {
+            break; /* small files and many backups: the caller looks at the time first */
+        }
         if (turn) {
             int failed = rotate(log);
+            rotated = true;
             if (failed) {
                 /* Better a file that is too large than a lost line; the next try comes later. */
                 *error = -failed;

@@ -244,14 +244,22 @@ void as_output_pollfds(const as_output *output, struct pollfd fds[AS_OUTPUT_FDS]
                                      POLLOUT);
 }
 
+/* A rest for a file, between two of its rotations, need not wait. */
+static bool log_takes_more(const as_output *output) {
+    return output->log_rest_size > 0 && as_logfile_fd(output->log) < 0;
+}
+
 int64_t as_output_deadline(const as_output *output) {
+    if (log_takes_more(output)) {
+        return 0;
+    }
     int64_t next = output->room_deadline != 0 ? output->room_deadline : AS_FOREVER;
     return output->log_rest_size ? as_earlier(next, output->log_deadline) : next;
 }
 
 void as_output_handle(as_output *output, const struct pollfd fds[AS_OUTPUT_FDS], int64_t now) {
-    if (output->log_rest_size &&
-        (fds[AS_OUTPUT_PIPES].revents || as_due(output->log_deadline, now))) {
+    if (log_takes_more(output) || (output->log_rest_size && (fds[AS_OUTPUT_PIPES].revents ||
+                                                             as_due(output->log_deadline, now)))) {
         retry_log(output, now);
     }
     if (output->room_deadline != 0 && as_due(output->room_deadline, now)) {
@@ -327,7 +335,9 @@ int as_output_note(as_output *output, as_logfile *log, const char *text, size_t 
     if (as_logfile_in_line(log)) {
         (void)as_logfile_write(log, "\n", 1, &error);
     }
-    (void)as_logfile_write(log, text, size, &error);
+    for (size_t done = 0, some = 1; some > 0 && done < size; done += some) {
+        some = as_logfile_write(log, text + done, size - done, &error);
+    }
     if (!output->has_logger) {
         return -error;
     }

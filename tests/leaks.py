@@ -131,7 +131,7 @@ def usual_log_file() -> None:
 
 def log_file() -> None:
     log = open_log(1000)
-    log.identity()
+    assert log.writes(log.identity())
     log.begin(empty=True)
     log.close()
 

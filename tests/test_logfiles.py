@@ -295,6 +295,37 @@ def test_rotation_while_the_log_is_opened(run: RunScript, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
+def test_removed_while_the_log_is_opened(
+    run: RunScript, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """L4: a file that a rotation removes between its open and the look at it is opened anew."""
+    path, fstat = tmp_path / "a.log", os.fstat
+    path.touch()
+
+    def remove(fd: int) -> os.stat_result:
+        if f"{path}" == os.readlink(f"/proc/self/fd/{fd}"):
+            monkeypatch.undo()
+            path.unlink()
+        return fstat(fd)
+
+    monkeypatch.setattr(os, "fstat", remove)
+    assert run(Script(script="echo x", log_path=str(path)), max_log_bytes=1000).ok
+    assert path.read_text() == "x\n"
+
+
+def test_a_name_that_is_not_the_files(run: RunScript, tmp_path: Path) -> None:
+    """L4: a file system whose names lead elsewhere keeps a run from starting, and says why."""
+
+    class Elsewhere(OSFilesystem):
+        def open_log(self, path: Path) -> LogTarget:
+            target = super().open_log(path)
+            return target._replace(name="elsewhere")
+
+    result = run("true", filesystem=Elsewhere(), max_log_bytes=1000)
+    assert result.status is RunStatus.NOT_STARTED
+    assert "names another file than was opened" in result.reason
+
+
 def test_two_runs_rotate_one_file(make_runner: MakeRunner, tmp_path: Path) -> None:
     """L2, L4: two runs that write and rotate one file lose no byte and write none twice."""
     path = str(tmp_path / "log")

@@ -87,9 +87,12 @@ static void read_all(const place *p, int backups, check_buffer *out) {
 }
 
 static void write_log(as_logfile *log, const char *p, size_t n) {
-    int error = 0;
-    CHECK_EQUAL(as_logfile_write(log, p, n, &error), n);
-    CHECK_EQUAL(error, 0);
+    for (size_t done = 0, some; done < n; done += some) {
+        int error = 0;
+        some = as_logfile_write(log, p + done, n - done, &error);
+        CHECK(some > 0);
+        CHECK_EQUAL(error, 0);
+    }
 }
 
 static void write_text(as_logfile *log, const char *text) { write_log(log, text, strlen(text)); }
@@ -467,6 +470,18 @@ static void broken_pipe(void) {
     }
 }
 
+/* L4: a write rotates once, so that who has many to do can look at the time in between. */
+static void one_rotation_at_a_time(void) {
+    place p = place_with_log(3, 9, 4);
+    int error = 0;
+    CHECK_EQUAL(as_logfile_write(p.log, "1\n2\n3\n4\n", 8, &error), 4);
+    CHECK_EQUAL(as_logfile_write(p.log, "3\n4\n", 4, &error), 2);
+    CHECK_EQUAL(as_logfile_write(p.log, "4\n", 2, &error), 2);
+    CHECK_EQUAL(error, 0);
+    CHECK_EQUAL(as_logfile_fd(p.log), -1);
+    CHECK_EQUAL(end_place(&p), 4);
+}
+
 /* ---- a shared writer ---- */
 
 enum { WRITERS = 4, LINES = 3000 };
@@ -487,6 +502,34 @@ static void *write_lines(void *writer_pointer) {
         }
     }
     return NULL;
+}
+
+static void *rotate_often(void *log) {
+    for (int i = 0; i < LINES; i++) {
+        write_text(log, "1234567\n");
+    }
+    return NULL;
+}
+
+static as_identity named(const place *p) {
+    struct stat st;
+    CHECK_EQUAL(fstatat(p->dir_fd, "log", &st, 0), 0);
+    return (as_identity){st.st_dev, st.st_ino};
+}
+
+/* L2: who opens the log at any moment of a rotation gets a file that is known to have a writer. */
+static void known_at_any_moment(void) {
+    place p = place_with_log(8, 1, 40);
+    pthread_t thread;
+    CHECK_EQUAL(pthread_create(&thread, NULL, rotate_often, p.log), 0);
+    while (pthread_tryjoin_np(thread, NULL) == EBUSY) {
+        as_identity before = named(&p);
+        int writes = as_logfile_writes(p.log, before.device, before.inode);
+        as_identity after = named(&p);
+        CHECK(writes || before.device != after.device || before.inode != after.inode);
+    }
+    CHECK_EQUAL(as_logfile_writes(p.log, 0, 1), 0);
+    CHECK_EQUAL(end_place(&p), 2);
 }
 
 /* L2, L4: runs that share a writer lose nothing, whole lines stay whole, each in its order. */
@@ -541,4 +584,5 @@ CHECK_MAIN(CHECK_TEST(plain_file), CHECK_TEST(identity), CHECK_TEST(exact_limit)
            CHECK_TEST(emptied_log), CHECK_TEST(rotation_fails), CHECK_TEST(removed_log),
            CHECK_TEST(file_limit), CHECK_TEST(file_limit_in_rotation), CHECK_TEST(full_pipe),
            CHECK_TEST(full_socket), CHECK_TEST(full_terminal), CHECK_TEST(broken_pipe),
+           CHECK_TEST(one_rotation_at_a_time), CHECK_TEST(known_at_any_moment),
            CHECK_TEST(shared_writer), CHECK_TEST(no_descriptor_leaks))

@@ -88,7 +88,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     for (size_t done = 0; done < output.size;) {
         int error = 0;
         size_t n = fuzz_chunk(&seed, output.size - done, most);
-        CHECK_EQUAL(as_logfile_write(log, output.at + done, n, &error), n);
+        n = as_logfile_write(log, output.at + done, n, &error);
+        CHECK(n > 0);
         CHECK_EQUAL(error, 0);
         done += n;
         CHECK(as_logfile_in_line(log) == (output.at[done - 1] != '\n'));
