@@ -135,7 +135,8 @@ class Context:
     def remove_cgroup(self, path: Path) -> None:
         """Remove a run's group; one in which a daemon goes on is tried again later."""
         try:
-            path.rmdir()
+            for group, _, _ in os.walk(path, topdown=False):  # the script may have made some in it
+                os.rmdir(group)
         except FileNotFoundError:
             self._cgroups.discard(path)
         except OSError:  # EBUSY

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import weakref
@@ -50,18 +51,26 @@ class Metrics:
             registry=None,
         )
 
+        self._all: Final = (
+            self._executed,
+            self._duration,
+            self._running,
+            self._output,
+            self._dropped,
+            self._skipped,
+        )
+
+    def register_again(self, registry: CollectorRegistry) -> None:
+        """Register those that were unregistered."""
+        for one in self._all:
+            with contextlib.suppress(ValueError):  # the registry still has it
+                registry.register(one)
+
     def register(self, registry: CollectorRegistry) -> None:
         """Register all of them, or none. Raises ``ValueError`` when a name is taken."""
         registered = []
         try:
-            for one in (
-                self._executed,
-                self._duration,
-                self._running,
-                self._output,
-                self._dropped,
-                self._skipped,
-            ):
+            for one in self._all:
                 registry.register(one)
                 registered.append(one)
         except BaseException:
@@ -95,11 +104,14 @@ def metrics_of(registry: CollectorRegistry) -> Metrics:
     if not callable(getattr(registry, "register", None)):
         raise TypeError(f"register_metrics: registry is {registry!r}, expected a CollectorRegistry")
     with _lock:
-        if registry not in _known:
-            metrics = Metrics()
-            metrics.register(registry)
-            _known[registry] = metrics
-        return _known[registry]
+        known = _known.get(registry)
+        if known is not None:
+            known.register_again(registry)
+            return known
+        metrics = Metrics()
+        metrics.register(registry)
+        _known[registry] = metrics
+        return metrics
 
 
 def _after_fork() -> None:

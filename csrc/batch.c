@@ -105,14 +105,29 @@ static bool take_carry(as_queue *queue, as_batch *batch, int stream, bool final)
         return false;
     }
     batch->carried = 1;
-    queue->carry_taken = (uint32_t)cut.take;
+    queue->carry_taken[stream] = cut.take;
     set_batch(batch, stream, queue->carry[stream], cut);
     return true;
+}
+
+/* A batch out of what pieces of long lines have left in a carry: the end of such a line. */
+static bool take_left(as_queue *queue, as_batch *batch) {
+    bool found = false;
+    for (int stream = 0; !found && stream < AS_STREAMS; stream++) {
+        found = take_carry(queue, batch, stream, false);
+    }
+    if (found) {
+        batch->created = as_realtime();
+    }
+    return found;
 }
 
 /* Fills the batch from the ring. False: no whole line there. Releases the lock while it looks for
    newlines: the first spans are the owner's. */
 static bool take_ring(as_queue *queue, as_batch *batch) {
+    if (take_left(queue, batch)) {
+        return true;
+    }
     while (queue->span_count > 0) {
         const as_span *span = as_queue_span(queue, 0);
         int stream = span->stream;
@@ -204,10 +219,10 @@ void as_batch_end(const as_batch *batch, as_queue *queue) {
     queue->progress_at = now;
     if (batch->carried) {
         int stream = (int)batch->stream;
-        queue->carry_size[stream] -= queue->carry_taken;
-        memmove(queue->carry[stream], queue->carry[stream] + queue->carry_taken,
+        queue->carry_size[stream] -= queue->carry_taken[stream];
+        memmove(queue->carry[stream], queue->carry[stream] + queue->carry_taken[stream],
                 queue->carry_size[stream]);
-        queue->carry_taken = 0;
+        queue->carry_taken[stream] = 0;
     }
     queue->taken_ring = false;
     if (batch->lines) {

@@ -165,8 +165,8 @@ typedef struct as_queue {
     uint32_t tail;           /* where the next span's bytes go */
     char *carry[AS_STREAMS]; /* the begin of a line whose rest is in a later span */
     size_t carry_size[AS_STREAMS];
-    uint32_t carry_taken; /* bytes of the carry that the taken batch uses up */
-    uint32_t taken_start; /* the ring's bytes that a batch holds, valid when taken_ring */
+    size_t carry_taken[AS_STREAMS]; /* bytes of it that the taken batch uses up */
+    uint32_t taken_start;           /* the ring's bytes that a batch holds, valid when taken_ring */
     bool taken_ring;
     uint8_t gap[AS_STREAMS]; /* dropped before whatever comes next */
     uint64_t gap_lines;      /* dropped since the last note */
@@ -369,6 +369,8 @@ int as_tree_sweep(as_tree *tree, int signal);
 void as_tree_forget_ended(as_tree *tree);
 void as_tree_free(as_tree *tree);
 int as_pidfd_open(int pid);
+/* Whether the process is dead, reaped or not. */
+bool as_has_ended(int pidfd);
 /* The exit status kept by the kernel (Linux 6.15). */
 bool as_pidfd_exit_status(int pidfd, int *status);
 

@@ -88,7 +88,8 @@ static void give_back(as_batch *batch) {
     as_batch_end(batch, queue);
     queue->owned = false;
     batch->run = NULL;
-    if (queue->span_count || (queue->final && !queue->delivered)) {
+    bool left = batch->carried && queue->carry_size[batch->stream] > 0; /* maybe a whole line */
+    if (queue->span_count || left || (queue->final && !queue->delivered)) {
         append(queue);
     }
     as_run_release(run);

@@ -215,7 +215,13 @@ void as_queue_counts(as_queue *queue, as_delivery *out) {
 static int64_t rest_lines(const as_queue *queue) {
     int64_t lines = 0;
     for (int stream = 0; stream < 2; stream++) { /* notes do not count */
-        bool unfinished = queue->skip[stream] || queue->carry_size[stream] > queue->carry_taken;
+        bool unfinished = queue->skip[stream];
+        size_t left = queue->carry_size[stream] - queue->carry_taken[stream];
+        if (left > 0) { /* a whole line, too, after a piece that was taken */
+            const char *p = queue->carry[stream] + queue->carry_taken[stream];
+            lines += (int64_t)as_lines_count(p, left);
+            unfinished = p[left - 1] != '\n';
+        }
         for (uint32_t i = 0; i < queue->span_count; i++) {
             const as_span *span = as_queue_span(queue, i);
             if (span->stream == stream && span->size) {

@@ -226,11 +226,20 @@ static void give_permit_back(as_run *run, int64_t now) {
     }
 }
 
+static void note_exit(as_run *run, int64_t now) {
+    run->exited = true;
+    run->outcome.exited = now;
+}
+
 /* What the time and the events so far demand. */
 static void step(as_run *run, int64_t now) {
     int cancel = atomic_load(&run->cancel);
     run->kill_now = cancel == AS_CANCEL_KILL;
     if (run->phase == RUNNING) {
+        /* Python may have kept this thread since before the exit, by the handler of a signal. */
+        if (!run->exited && (cancel || as_due(run->deadline, now)) && as_has_ended(run->pidfd)) {
+            note_exit(run, now);
+        }
         if (run->exited) {
             as_output_look_for_hang_ups(&run->output);
             set_phase(run, LINGERING, now, run->rules.wait_delay);
@@ -351,8 +360,7 @@ static void watch_members(as_run *run, const struct pollfd *fds, nfds_t count, i
 
 static void handle(as_run *run, const struct pollfd *fds, nfds_t count, int64_t now) {
     if (fds[LEADER].revents) {
-        run->exited = true;
-        run->outcome.exited = now;
+        note_exit(run, now);
     }
     if (fds[WAKE].revents) {
         uint64_t value;

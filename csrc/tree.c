@@ -8,6 +8,7 @@
  */
 #include "internal.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -23,6 +24,8 @@
 #ifndef PIDFD_SIGNAL_PROCESS_GROUP
 #define PIDFD_SIGNAL_PROCESS_GROUP (1U << 2) /* Linux 6.9 */
 #endif
+
+enum { DEEPEST_GROUP = 32 };
 
 int as_pidfd_open(int pid) { return (int)syscall(SYS_pidfd_open, pid, 0); }
 
@@ -46,49 +49,86 @@ static bool belongs(const as_tree *tree, const as_process *p, const char *ids) {
            (ids && has_run_id(ids, tree->run_id));
 }
 
-/* Reads which processes are in the run's cgroup; NULL: it has none. */
-static FILE *open_cgroup(const as_tree *tree) {
-    int fd = tree->cgroup_fd < 0 ? -1
-                                 : openat(tree->cgroup_fd, "cgroup.procs", O_RDONLY | O_CLOEXEC);
+typedef struct {
+    int *list;
+    size_t count, room;
+    bool missed; /* there may be more */
+} as_pids;
+
+static void list_group(int directory, as_pids *pids) {
+    char line[32];
+    int fd = openat(directory, "cgroup.procs", O_RDONLY | O_CLOEXEC);
     FILE *file = fd < 0 ? NULL : fdopen(fd, "r");
     if (!file) {
+        pids->missed = pids->missed || as_out_of_resources();
         as_close(&fd);
+        return;
     }
-    return file;
+    while (fgets(line, sizeof line, file)) {
+        if (!as_grow(&pids->list, &pids->room, pids->count + 1, sizeof *pids->list)) {
+            pids->missed = true;
+            break;
+        }
+        pids->list[pids->count++] = atoi(line);
+    }
+    (void)fclose(file);
 }
 
-static int next_pid(FILE *file) {
-    char line[32];
-    return fgets(line, sizeof line, file) ? atoi(line) : 0;
+/* A script may put its processes into groups in its own: a container runtime does. */
+static void list_groups(int directory, int depth, as_pids *pids) {
+    list_group(directory, pids);
+    int fd = openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *groups = fd < 0 || depth == 0 ? NULL : fdopendir(fd);
+    if (!groups) {
+        pids->missed = pids->missed || depth == 0 || as_out_of_resources();
+        as_close(&fd);
+        return;
+    }
+    for (struct dirent *entry; (entry = readdir(groups)) != NULL;) {
+        bool inner = entry->d_type == DT_DIR && entry->d_name[0] != '.';
+        int group = inner ? openat(fd, entry->d_name, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
+        if (group >= 0) {
+            list_groups(group, depth - 1, pids);
+        } else {
+            pids->missed = pids->missed || (inner && as_out_of_resources());
+        }
+        as_close(&group);
+    }
+    (void)closedir(groups);
+}
+
+/* Which processes are in the run's cgroup. The caller frees the list. */
+static as_pids list_cgroup(const as_tree *tree) {
+    as_pids pids = {0};
+    if (tree->cgroup_fd >= 0) {
+        list_groups(tree->cgroup_fd, DEEPEST_GROUP, &pids);
+    }
+    return pids;
 }
 
 /* Marks those of the run's cgroup; returns how many of them the listing lacks. */
 static size_t mark_cgroup(const as_listing *all, const as_tree *tree) {
-    FILE *file = open_cgroup(tree);
-    size_t unknown = !file && tree->cgroup_fd >= 0 && as_out_of_resources();
-    for (int pid; file && (pid = next_pid(file)) > 0;) {
-        as_process *p = as_process_find(all->list, all->count, pid);
+    as_pids pids = list_cgroup(tree);
+    size_t unknown = pids.missed;
+    for (size_t i = 0; i < pids.count; i++) {
+        as_process *p = as_process_find(all->list, all->count, pids.list[i]);
         if (!p) {
             unknown++;
         } else if (!p->dead) {
             p->member = true;
         }
     }
-    if (file) {
-        (void)fclose(file);
-    }
+    free(pids.list);
     return unknown;
 }
 
 static bool is_in_cgroup(const as_tree *tree, int pid) {
-    FILE *file = open_cgroup(tree);
+    as_pids pids = list_cgroup(tree);
     bool found = false;
-    for (int listed; !found && file && (listed = next_pid(file)) > 0;) {
-        found = listed == pid;
+    for (size_t i = 0; !found && i < pids.count; i++) {
+        found = pids.list[i] == pid;
     }
-    if (file) {
-        (void)fclose(file);
-    }
+    free(pids.list);
     return found;
 }
 
@@ -96,7 +136,7 @@ static bool is_leader(const as_tree *tree, int pid) {
     return tree->leader_ours && pid == tree->leader;
 }
 
-static bool has_ended(int pidfd) {
+bool as_has_ended(int pidfd) {
     struct pollfd end = as_pollfd(pidfd, POLLIN);
     int ended;
     do {
@@ -110,7 +150,7 @@ static void forget(as_tree *tree, bool unwatched) {
     tree->watched = 0;
     for (size_t i = 0; i < tree->listed; i++) {
         as_member m = tree->members[i];
-        if (m.pidfd < 0 ? unwatched : has_ended(m.pidfd)) {
+        if (m.pidfd < 0 ? unwatched : as_has_ended(m.pidfd)) {
             as_close(&m.pidfd);
         } else {
             tree->members[left++] = m;
@@ -299,7 +339,7 @@ static bool leader_may_fork(const as_listing *all, const as_tree *tree) {
 static int find_members(sweep *s) {
     as_tree *tree = s->tree;
     as_listing all;
-    bool ended = has_ended(tree->leader_fd);
+    bool ended = as_has_ended(tree->leader_fd);
     int result = as_census_begin(tree->census, tree->since, &all);
     if (result == 0) {
         tree->leader_ours = is_our_child(tree->leader_fd);

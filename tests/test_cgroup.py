@@ -82,6 +82,25 @@ def test_without_an_environment(run: RunScript, lines: Lines, cgroup: Path) -> N
     assert groups_in(cgroup) == []
 
 
+@pytest.mark.parametrize("trap", [":", "trap '' HUP"])
+def test_groups_in_the_group(run: RunScript, lines: Lines, cgroup: Path, trap: str) -> None:
+    """K2: nor does one that the script has put into a group in the run's own, and no such group
+    stays."""
+    script = f"""
+        inner=$(echo {cgroup}/agentscripts-*)/inner; mkdir $inner $inner/most
+        echo $$ >$inner/most/cgroup.procs
+        env -i setsid sh -c "{trap}; (echo up; exec sleep 300) &" </dev/null
+        echo $$ >{cgroup}/cgroup.procs
+        exec sleep 300
+        """
+    result = run(Script(script=script, timeout=1.5), kill_delay=0.2, cgroup=cgroup)
+    assert lines.lines == ["up"]
+    assert result.status is RunStatus.TIMED_OUT
+    assert result.survivors == ()
+    assert (result.duration >= 1.7) is (trap != ":")
+    assert groups_in(cgroup) == []
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("period", [0.001, 0.01])
 def test_forks_anew_all_the_time(

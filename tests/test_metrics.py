@@ -80,6 +80,21 @@ def test_runners_add_up(make_runner: MakeRunner) -> None:
     assert registry.get_sample_value("agent_scripts_executed_total", {"success": "true"}) == 2
 
 
+def test_a_registry_that_was_emptied(make_runner: MakeRunner) -> None:
+    """M1: metrics that were unregistered come back, whichever runner registers them."""
+    registry = CollectorRegistry()
+    runner = make_runner("true")
+    runner.register_metrics(registry)
+    for collector in {*registry._collector_to_names}:
+        registry.unregister(collector)
+    assert list(registry.collect()) == []
+    runner.register_metrics(registry)
+    runner.register_metrics(registry)
+    runner.execute()
+    assert registry.get_sample_value("agent_scripts_executed_total", {"success": "true"}) == 1
+    assert len(list(registry.collect())) == 6
+
+
 def test_not_started(make_runner: MakeRunner) -> None:
     """M1: a script that was not started counts as executed, and has no duration."""
     registry = CollectorRegistry()

@@ -194,6 +194,27 @@ def test_a_line_comes_while_the_script_runs(make_runner: MakeRunner, lines: Line
     assert logger.lines == ["question"]
 
 
+def test_the_end_of_a_long_line_comes_while_the_script_runs(make_runner: MakeRunner) -> None:
+    """L7: so does what is left of a line after its first piece, when all of it has come."""
+    place: list[Path] = []
+
+    def answer(batch: LogBatch) -> None:
+        for line in batch.lines:
+            (place[0] / line).touch()
+
+    logger = RecordingLogger(answer)
+    wait = 'until [ -e "$CODER_SCRIPT_DATA_DIR/../{}" ]; do sleep 0.01; done'
+    runner = make_runner(
+        f'printf 12345678; echo err >&2; {wait.format("err")}; printf "9ab\n"; {wait.format("b")}',
+        get_script_logger=lambda _: logger,
+        max_line=10,
+    )
+    place.append(runner.data_dir)
+    (result,) = runner.execute(timeout=20, check=False)
+    assert result.ok
+    assert logger.lines == ["err", "123456789a", "b"]
+
+
 def test_closed_streams(run: RunScript, lines: Lines) -> None:
     """K5, L5: a script may close its output early and still counts to its end."""
     result = run("echo a; exec >&-; echo b >&2; exec 2>&-; sleep 0.05; exit 4")

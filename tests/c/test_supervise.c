@@ -382,6 +382,26 @@ static void past_deadline(void) {
     end_show(&s);
 }
 
+/* K5: a script that ended in time has done so, however late the call looks. */
+static void ended_before_the_deadline(void) {
+    for (int cancelled = 0; cancelled < 2; cancelled++) {
+        show s;
+        siginfo_t info;
+        prepare(&s, "exit 3", false);
+        CHECK_EQUAL(waitid(P_PID, (id_t)s.script.process.pid, &info, WEXITED | WNOWAIT), 0);
+        if (cancelled) {
+            as_run_cancel(s.run, AS_CANCEL_STOP);
+        } else {
+            s.deadline = 0;
+        }
+        supervise(&s);
+        finish(&s);
+        CHECK_EQUAL(s.outcome.status, AS_EXITED);
+        CHECK_EQUAL(s.outcome.exit_code, 3);
+        end_show(&s);
+    }
+}
+
 typedef struct {
     show *s;
     sem_t ready;
@@ -706,9 +726,9 @@ static void side_by_side(void) {
 CHECK_MAIN(CHECK_TEST(echo), CHECK_TEST(exit_codes), CHECK_TEST(much_output), CHECK_TEST(log_fails),
            CHECK_TEST(log_is_full), CHECK_TEST(no_wait_delay), CHECK_TEST(ignored_sigchld),
            CHECK_TEST(reaped_during_a_sweep), CHECK_TEST(deadline), CHECK_TEST(past_deadline),
-           CHECK_TEST(cancel), CHECK_TEST(stubborn_child), CHECK_TEST(kill_at_once),
-           CHECK_TEST(cancel_descriptor), CHECK_TEST(cancel_without_descriptors),
-           CHECK_TEST(pipes_open), CHECK_TEST(redirected), CHECK_TEST(endless_writer),
-           CHECK_TEST(note_after_unfinished_line), CHECK_TEST(interrupted), CHECK_TEST(permits),
-           CHECK_TEST(permit_of_open_pipes), CHECK_TEST(permit_of_slow_logger),
-           CHECK_TEST(stuck_logger), CHECK_TEST(side_by_side))
+           CHECK_TEST(ended_before_the_deadline), CHECK_TEST(cancel), CHECK_TEST(stubborn_child),
+           CHECK_TEST(kill_at_once), CHECK_TEST(cancel_descriptor),
+           CHECK_TEST(cancel_without_descriptors), CHECK_TEST(pipes_open), CHECK_TEST(redirected),
+           CHECK_TEST(endless_writer), CHECK_TEST(note_after_unfinished_line),
+           CHECK_TEST(interrupted), CHECK_TEST(permits), CHECK_TEST(permit_of_open_pipes),
+           CHECK_TEST(permit_of_slow_logger), CHECK_TEST(stuck_logger), CHECK_TEST(side_by_side))
