@@ -85,8 +85,9 @@ class Delivery:
         self._keys = itertools.count(1)
         self._sinks: dict[int, _Sink] = {}
         self._failed: set[int] = set()
-        self._lock = threading.Lock()  # guards _threads
+        self._lock = threading.Lock()  # guards both below; held while a thread is started
         self._threads: set[threading.Thread] = set()
+        self._closed = False
 
     def attach(self, logger: ScriptLogger, log_source_id: UUID, label: str, turn: Turn) -> int:
         """Return the key under which a run's lines go to this logger; pair with ``detach``.
@@ -118,6 +119,7 @@ class Delivery:
         """End the threads; return the names of those that are stuck in a logger."""
         self.pool.close()
         with self._lock:
+            self._closed = True
             threads = set(self._threads)
         deadline = time.monotonic() + timeout
         for thread in threads - {threading.current_thread()}:
@@ -127,13 +129,16 @@ class Delivery:
     def _start_thread(self) -> None:
         thread = self._own.new("agentscripts-delivery", self._serve)
         with self._lock:
+            if self._closed:  # nobody would join it
+                return
             self._threads.add(thread)
-        try:
-            thread.start()
-        except OSError:  # no thread left in the system: those that are there go on
-            with self._lock:
+            try:
+                thread.start()
+            except OSError:  # no thread left in the system: those that are there go on
                 self._threads.discard(thread)
-            self._log(logging.WARNING, "no further thread for log delivery can be started")
+            else:
+                return
+        self._log(logging.WARNING, "no further thread for log delivery can be started")
 
     def _serve(self) -> None:
         batch = Batch()

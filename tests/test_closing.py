@@ -8,10 +8,11 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import MakeRunner
-from support import Background, Lines, eventually, is_alive, threads
+from support import PATIENCE, Background, Lines, eventually, is_alive, threads
 
 from agentscripts import (
     CancelToken,
@@ -23,6 +24,8 @@ from agentscripts import (
     Script,
     _calls,
 )
+from agentscripts._delivery import Delivery
+from agentscripts._lifecycle import OwnThread
 
 LONG = "echo up $$; exec sleep 60"
 
@@ -208,6 +211,36 @@ def test_threads_stuck_in_user_code_are_named(
         )
     finally:
         release.set()
+
+
+def test_no_thread_begins_while_it_closes(
+    make_runner: MakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S2: a thread for lines starts no further one that close would not know of."""
+    joining, started = threading.Event(), []
+    usual_join, usual_start = OwnThread.join, OwnThread.start
+
+    def join(self: OwnThread, timeout: float | None = None) -> None:
+        joining.set()
+        usual_join(self, timeout)
+
+    def start(self: OwnThread) -> None:
+        started.append(self.name)
+        usual_start(self)
+
+    def start_thread(self: Delivery, usual: Any = Delivery._start_thread) -> None:
+        if threading.current_thread().name == "agentscripts-delivery":
+            assert joining.wait(PATIENCE)
+        usual(self)
+
+    runner = make_runner("echo hello", flush_timeout=0.05)
+    monkeypatch.setattr(OwnThread, "join", join)
+    monkeypatch.setattr(OwnThread, "start", start)
+    monkeypatch.setattr(Delivery, "_start_thread", start_thread)
+    runner.execute()
+    assert started == ["agentscripts-delivery"]
+    runner.close()
+    assert started == ["agentscripts-delivery"]
 
 
 # ---- from callbacks ----
