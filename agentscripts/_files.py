@@ -7,7 +7,7 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple, NoReturn, Protocol
 
@@ -26,8 +26,8 @@ __all__ = [
     "Filesystem",
     "LogTarget",
     "OSFilesystem",
-    "check_rotation",
     "log_path_for",
+    "rotation_problems",
 ]
 
 _OPEN_FLAGS: Final = (
@@ -88,14 +88,14 @@ def log_path_for(script: Script, log_dir: Path) -> Path:
     return log_dir / os.path.expandvars(os.path.expanduser(text))
 
 
-def check_rotation(scripts: Iterable[Script], log_dir: Path, log_backups: int) -> None:
-    """Refuse a log that the rotation of another script's log would overwrite (L4).
-
-    Raises ``InvalidScriptError``.
-    """
+def rotation_problems(
+    scripts: Iterable[Script], log_dir: Path, log_backups: int
+) -> Iterator[tuple[int, InvalidScriptError]]:
+    """Yield the places of scripts whose logs another script's log would overwrite when it rotates
+    (L4), each with its error."""
     paths = [(script, _resolved(log_path_for(script, log_dir))) for script in scripts]
     texts = {path: script.log_path or log_name(script) for script, path in paths}
-    for script, path in paths:
+    for index, (script, path) in enumerate(paths):
         base, _, number = path.rpartition(".")
         if base in texts and _BACKUP.fullmatch(number) and int(number) <= log_backups:
             problem = (
@@ -103,7 +103,7 @@ def check_rotation(scripts: Iterable[Script], log_dir: Path, log_backups: int) -
                 f"is {script.log_path!r}, where the log {texts[base]!r} rotates to, "
                 f"expected another path than that with .1 to .{log_backups}"
             )
-            raise InvalidScriptError(script.label, "log_path", problem)
+            yield index, InvalidScriptError(script.label, "log_path", problem)
 
 
 def _resolved(path: Path) -> str:

@@ -16,14 +16,14 @@ from uuid import UUID
 from pydantic import BaseModel, ValidationError
 
 from agentscripts._crontab import parse_schedules
-from agentscripts._files import check_rotation
+from agentscripts._files import rotation_problems
 from agentscripts._mistakes import hint, place_text, problem_text, shown
 from agentscripts._model import Script
 from agentscripts._options import Options
 from agentscripts._places import Place, json_lines, line_of, toml_lines
 from agentscripts._tables import AgentScript, AgentScripts, ManifestTable, ScriptTable
 from agentscripts._validation import script_problems
-from agentscripts.errors import InvalidScheduleError, InvalidScriptError
+from agentscripts.errors import InvalidScheduleError
 
 __all__ = ["Manifest", "ManifestError", "load_manifest", "parse_manifest"]
 
@@ -164,10 +164,12 @@ def parse_manifest(text: str, path: Path) -> Manifest:
             del fields[index]["name"]
     scripts = [Script(**given) for given in fields]
     options = tables.options.given()
-    for index, error in script_problems(scripts):
-        told.append(_told(("script", index, error.field), error.args[2], data))
     made = _preview(options)
-    told += _rotation_problems(scripts, made, data)
+    found = [*script_problems(scripts)]
+    if made.max_log_bytes is not None:
+        found += rotation_problems(scripts, made.log_dir, made.log_backups)
+    for index, error in found:
+        told.append(_told(("script", index, error.field), error.args[2], data))
     if ("options", "cron_syntax") not in wrong:
         told += _schedule_problems(scripts, made, data)
     if told:
@@ -253,18 +255,6 @@ def _without(data: Mapping[str, Any], wrong: Iterable[Place]) -> dict[str, Any]:
     for table in left["script"] if isinstance(left.get("script"), list) else ():
         table.setdefault("script", "true")
     return left
-
-
-def _rotation_problems(
-    scripts: Sequence[Script], options: Options, data: Mapping[str, Any]
-) -> Iterator[tuple[Place, str]]:
-    if options.max_log_bytes is None:
-        return
-    try:
-        check_rotation(scripts, options.log_dir, options.log_backups)
-    except InvalidScriptError as error:
-        index = [script.label for script in scripts].index(error.script)
-        yield _told(("script", index, error.field), error.args[2], data)
 
 
 def _schedule_problems(

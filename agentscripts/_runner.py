@@ -17,7 +17,7 @@ from agentscripts._context import Context
 from agentscripts._crontab import parse_schedules, schedule_warnings
 from agentscripts._dispatch import Dispatch
 from agentscripts._execution import Execution
-from agentscripts._files import check_rotation
+from agentscripts._files import rotation_problems
 from agentscripts._launch import CallLimits
 from agentscripts._lifecycle import OwnThreads, Slots, WaitGroup
 from agentscripts._metrics import Metrics, metrics_of
@@ -112,7 +112,9 @@ class Runner:
         checked = validate_scripts(scripts)
         schedules = parse_schedules(checked, self._options)
         if self._options.max_log_bytes is not None:
-            check_rotation(checked, self._options.log_dir, self._options.log_backups)
+            log_dir, backups = self._options.log_dir, self._options.log_backups
+            for _, error in rotation_problems(checked, log_dir, backups):
+                raise error
         self._shutdown.hold_off(self._check_new)
         context = Context(self._options, checked, self._own_threads)
         try:

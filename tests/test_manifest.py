@@ -452,13 +452,14 @@ def test_logs_that_rotate_onto_one_another() -> None:
     """L4: that one log would overwrite another one is a mistake of the manifest."""
     scripts = "".join(
         f"[[script]]\nname = '{path}'\nscript = 'true'\nlog_path = '{path}'\n"
-        for path in ("a.log", "a.log.1")
+        for path in ("a.log", "a.log.1", "b", "b.2", "a.log.3")
     )
-    (problem,) = problems(f"[options]\nmax_log_bytes = 1000\n{scripts}")
-    assert problem.startswith(
-        """script[2] "a.log.1" log_path: is 'a.log.1', where the log 'a.log' rotates"""
-    )
-    assert len(parse(scripts).scripts) == 2
+    found = problems(f"[options]\nmax_log_bytes = 1000\nlog_backups = 2\n{scripts}")
+    assert [problem.partition(" to,")[0] for problem in found] == [
+        """script[2] "a.log.1" log_path: is 'a.log.1', where the log 'a.log' rotates""",
+        """script[4] "b.2" log_path: is 'b.2', where the log 'b' rotates""",
+    ]
+    assert len(parse(scripts).scripts) == 5
 
 
 def test_long_values_are_cut() -> None:
