@@ -222,7 +222,7 @@ class Execution:
         """Tell the script's log; a log that cannot be written is told to the agent's."""
         try:
             return launch.note(f"agentscripts: {text}", flush), None
-        except Exception as error:  # also what the user's parts raise
+        except BaseException as error:  # also what the user's parts raise
             self._context.log(
                 logging.WARNING,
                 'log file %s of script "%s" cannot be written: %s',
@@ -260,7 +260,7 @@ class Execution:
                 return None
             try:
                 return launch.start(permit=permit)
-            except Exception as error:
+            except BaseException as error:  # also SystemExit of the user's parts
                 launch.release()
                 signals.check()
                 more = None
@@ -268,7 +268,8 @@ class Execution:
                     more = ended.wait_for_one(count, _LOOK_AGAIN)
                 if more is None:
                     why = f"not started: {error_text(error)}"
-                    self.set_unstarted(RunStatus.NOT_STARTED, why, error)
+                    cause = error if isinstance(error, Exception) else None
+                    self.set_unstarted(RunStatus.NOT_STARTED, why, cause)
                     return None
                 count = more
 

@@ -175,7 +175,7 @@ class Launch:
         log = self._open_log()
         try:
             core = self._make_core(flush)
-        except Exception as error:  # the user's part raises; the file gets it all the same
+        except BaseException as error:  # the user's part raises; the file gets it all the same
             self._context.log(
                 logging.WARNING,
                 'logger of script "%s" cannot be had: %s',

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import weakref
@@ -60,17 +59,13 @@ class Metrics:
             self._skipped,
         )
 
-    def register_again(self, registry: CollectorRegistry) -> None:
-        """Register those that were unregistered."""
-        for one in self._all:
-            with contextlib.suppress(ValueError):  # the registry still has it
-                registry.register(one)
-
     def register(self, registry: CollectorRegistry) -> None:
-        """Register all of them, or none. Raises ``ValueError`` when a name is taken."""
+        """Register all that it has not, or none. Raises ``ValueError`` when a name is taken."""
+        # It tells of that in no other way: an attempt raises the same where the name is another's.
+        missing = [one for one in self._all if one not in registry._collector_to_names]
         registered = []
         try:
-            for one in self._all:
+            for one in missing:
                 registry.register(one)
                 registered.append(one)
         except BaseException:
@@ -104,11 +99,7 @@ def metrics_of(registry: CollectorRegistry) -> Metrics:
     if not callable(getattr(registry, "register", None)):
         raise TypeError(f"register_metrics: registry is {registry!r}, expected a CollectorRegistry")
     with _lock:
-        known = _known.get(registry)
-        if known is not None:
-            known.register_again(registry)
-            return known
-        metrics = Metrics()
+        metrics = _known.get(registry) or Metrics()
         metrics.register(registry)
         _known[registry] = metrics
         return metrics

@@ -93,10 +93,11 @@ def signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def error_text(error: Exception) -> str:
+def error_text(error: BaseException) -> str:
     """Return what an error says, without its number: ``path: No such file or directory``."""
     if not isinstance(error, OSError) or error.strerror is None:
-        return str(error)
+        said = str(error) if isinstance(error, Exception) else ""
+        return said or repr(error)
     return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
 
 

@@ -103,6 +103,8 @@ int64_t as_ends_copy(const as_ends *ends, char *out, size_t *size);
    is full for the moment (a pipe, a terminal), and fewer, but some, for a file that is to rotate twice.
    *error: errno of a write that failed; its bytes count as used up. */
 size_t as_logfile_write(as_logfile *log, const char *p, size_t n, int *error);
+/* Has no rotation come before n more bytes are written. */
+void as_logfile_postpone(as_logfile *log, size_t n);
 /* The descriptor to poll for a target that was full; -1: a file, which never is. */
 int as_logfile_fd(const as_logfile *log);
 /* True when the last byte written was no newline. */
@@ -256,6 +258,7 @@ typedef struct {
     char *log_rest;        /* what the log's target had no room for */
     size_t log_rest_size, log_rest_room;
     int64_t log_deadline; /* when to drop log_rest */
+    int64_t rotate_until; /* no rotation after it */
     bool log_stuck;
     int log_errno; /* of the first write that failed */
     int64_t bytes;
@@ -285,8 +288,9 @@ void as_output_handle(as_output *output, const struct pollfd fds[AS_OUTPUT_FDS],
 bool as_output_no_writers(const as_output *output);
 /* The last poll may be older than the script's exit, or none may have been yet. */
 void as_output_look_for_hang_ups(as_output *output);
-/* From now on only what the pipes hold is read. */
-void as_output_drain(as_output *output, int64_t now);
+/* From now on only what the pipes hold is read. in_time: a log may outgrow its limit, if to rotate over
+   and over would take longer than a second. */
+void as_output_drain(as_output *output, bool in_time, int64_t now);
 bool as_output_at_end(const as_output *output);
 /* Unfinished lines become lines of the tail, and count where no logger is. */
 void as_output_end_lines(as_output *output);

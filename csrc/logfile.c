@@ -433,6 +433,12 @@ static size_t before_rotation(const as_logfile *log, const char *p, size_t n, bo
     return room;
 }
 
+void as_logfile_postpone(as_logfile *log, size_t n) {
+    pthread_mutex_lock(&log->lock);
+    log->retry_at = log->size + (int64_t)n;
+    pthread_mutex_unlock(&log->lock);
+}
+
 size_t as_logfile_write(as_logfile *log, const char *p, size_t n, int *error) {
     size_t done = 0;
     bool rotated = false;
@@ -443,9 +449,15 @@ size_t as_logfile_write(as_logfile *log, const char *p, size_t n, int *error) {
     while (done < n && log->max_bytes != AS_FOREVER) {
         bool turn;
         size_t part = before_rotation(log, p + done, n - done, &turn);
+        int refused = 0;
         if (part) {
-            (void)write_all(log, p + done, part, error);
+            (void)write_all(log, p + done, part, &refused);
             done += part;
+        }
+        if (refused) { /* a full disk: no backup gives way to a file that holds nothing */
+            *error = refused;
+            done = n;
+            break;
         }
         if (turn && rotated && done > 0) {
             break; /* small files and many backups: the caller looks at the time first */

@@ -33,6 +33,7 @@ int as_output_init(as_output *output, as_pool *pool, as_run *run, int wake_fd,
         return -error;
     }
     output->limits = *limits;
+    output->rotate_until = AS_FOREVER;
     output->has_logger = pool != NULL;
     output->streams[0].fd = output->streams[1].fd = -1;
     if (pool) {
@@ -122,6 +123,9 @@ static void keep_for_log(as_output *output, const char *p, size_t n, int64_t now
 
 static void write_log(as_output *output, const char *p, size_t n, int64_t now) {
     int error = 0;
+    if (as_due(output->rotate_until, now)) {
+        as_logfile_postpone(output->log, n); /* better a file that is too large than a late end */
+    }
     size_t done = as_logfile_write(output->log, p, n, &error);
     log_failed(output, error);
     if (done > 0) {
@@ -302,8 +306,9 @@ void as_output_look_for_hang_ups(as_output *output) {
     }
 }
 
-void as_output_drain(as_output *output, int64_t now) {
+void as_output_drain(as_output *output, bool in_time, int64_t now) {
     output->draining = true;
+    output->rotate_until = in_time ? now + AS_SECOND : AS_FOREVER;
     for (int i = 0; i < AS_OUTPUT_PIPES; i++) {
         as_stream *s = &output->streams[i];
         int size = s->hung_up ? -1 : fcntl(s->fd, F_GETPIPE_SZ);

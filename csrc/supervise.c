@@ -143,7 +143,7 @@ static void set_phase(as_run *run, enum phase phase, int64_t now, int64_t durati
 static void drain(as_run *run, int status, int64_t now) {
     run->outcome.status = status;
     run->outcome.ended = now;
-    as_output_drain(&run->output, now);
+    as_output_drain(&run->output, status == AS_TIMED_OUT || status == AS_CANCELLED, now);
     as_tree_free(&run->tree);
     set_phase(run, DRAINING, now, AS_FOREVER);
     atomic_store(&run->state, AS_DELIVERING);

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 from conftest import MakeRunner, RunScript
-from support import Background, Lines, run_host, umask
+from support import Background, Lines, eventually, run_host, umask
 
-from agentscripts import Dependency, RunResult, RunStatus, Script, _writers
+from agentscripts import CancelToken, Dependency, RunResult, RunStatus, Script, _writers
 from agentscripts._files import LogTarget, OSFilesystem
 from agentscripts._native import LogFile
 
@@ -294,7 +294,6 @@ def test_rotation_while_the_log_is_opened(run: RunScript, tmp_path: Path) -> Non
     assert rotated(result.log_path, 2) == [b"", b"", b"x\n"]
 
 
-@pytest.mark.slow
 def test_removed_while_the_log_is_opened(
     run: RunScript, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -326,6 +325,24 @@ def test_a_name_that_is_not_the_files(run: RunScript, tmp_path: Path) -> None:
     assert "names another file than was opened" in result.reason
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("status", [RunStatus.TIMED_OUT, RunStatus.CANCELLED])
+def test_an_end_that_rotations_would_hold_up(make_runner: MakeRunner, status: RunStatus) -> None:
+    """K1, L4: what a script has left in its pipe when it is ended goes to a file too large, where
+    to rotate over and over would take long."""
+    timeout = 1.5 if status is RunStatus.TIMED_OUT else None
+    token = CancelToken()
+    runner = make_runner(Script(script="yes", timeout=timeout), max_log_bytes=1, kill_delay=0)
+    call = Background(lambda: runner.execute(cancel=token, check=False))
+    if timeout is None:
+        eventually(lambda: [run.last_line for run in runner.runs()] == ["y"])
+        token.cancel()
+    (result,) = call.result()
+    assert result.status is status
+    assert len(contents(result)) > 1000
+
+
+@pytest.mark.slow
 def test_two_runs_rotate_one_file(make_runner: MakeRunner, tmp_path: Path) -> None:
     """L2, L4: two runs that write and rotate one file lose no byte and write none twice."""
     path = str(tmp_path / "log")

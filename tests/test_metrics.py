@@ -5,8 +5,9 @@ from __future__ import annotations
 import gc
 import weakref
 
+import pytest
 from conftest import MakeRunner
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Gauge
 from support import Background, Lines
 
 from agentscripts import LogBatch, Script, Stage
@@ -93,6 +94,12 @@ def test_a_registry_that_was_emptied(make_runner: MakeRunner) -> None:
     runner.execute()
     assert registry.get_sample_value("agent_scripts_executed_total", {"success": "true"}) == 1
     assert len(list(registry.collect())) == 6
+    for collector in {*registry._collector_to_names}:
+        registry.unregister(collector)
+    taken = Gauge("agent_scripts_running", "Another's.", registry=registry)
+    with pytest.raises(ValueError, match="Duplicated timeseries"):
+        runner.register_metrics(registry)
+    assert {*registry._collector_to_names} == {taken}
 
 
 def test_not_started(make_runner: MakeRunner) -> None:

@@ -6,13 +6,14 @@ import logging
 import os
 import threading
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from conftest import MakeRunner
 from prometheus_client import CollectorRegistry
 from support import Background, Lines, all_descriptors_taken, eventually, processes_with
 
-from agentscripts import LogBatch, Options, Runner, RunResult, RunStatus, Script
+from agentscripts import LogBatch, Options, Runner, RunResult, RunStatus, Script, ScriptLogger
 
 ENDS = {
     "well": (Script(script="true", name="ends"), RunStatus.SUCCEEDED),
@@ -109,6 +110,21 @@ def test_an_on_complete_that_raises(
     assert all(result.ok for result in results)
     assert 'on_complete failed for script "a"' in caplog.text
     assert "on purpose" in caplog.text
+
+
+@pytest.mark.parametrize("error", [LookupError, SystemExit, KeyboardInterrupt])
+@pytest.mark.parametrize("count", [1, 2])
+def test_parts_that_raise(make_runner: MakeRunner, error: type[BaseException], count: int) -> None:
+    """R7: whatever the user's parts raise before a start is that run's result."""
+
+    def get_script_logger(_: UUID) -> ScriptLogger:
+        raise error("no logger")
+
+    runner = make_runner(*["true"] * count, get_script_logger=get_script_logger)
+    results = runner.execute(check=False)
+    said = "no logger" if error is LookupError else f"{error.__name__}('no logger')"
+    expected = [(RunStatus.NOT_STARTED, f"not started: {said}")] * count
+    assert [(one.status, one.reason) for one in results] == expected
 
 
 @pytest.mark.parametrize("error", [LookupError, SystemExit, KeyboardInterrupt])

@@ -61,8 +61,10 @@ def test_excerpt_cuts_long_lines() -> None:
         (OSError(2, "the interpreter is not there"), "the interpreter is not there"),
         (OSError("text"), "text"),
         (ValueError("text"), "text"),
+        (ValueError(), "ValueError()"),
+        (SystemExit(3), "SystemExit(3)"),
     ],
 )
-def test_error_text(error: Exception, text: str) -> None:
+def test_error_text(error: BaseException, text: str) -> None:
     """Text: an error is told in words, without its number."""
     assert error_text(error) == text

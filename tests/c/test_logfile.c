@@ -363,6 +363,27 @@ static void file_limit_in_rotation(void) {
     CHECK_EQUAL(end_place(&p), 2);
 }
 
+/* L4: on a full disk no backup gives way to a file that holds nothing. */
+static void file_limit_and_backups(void) {
+    place p = place_with_log(10, 2, 9);
+    struct rlimit old, none;
+    CHECK(signal(SIGXFSZ, SIG_IGN) != SIG_ERR);
+    write_text(p.log, "1234567\nabcdefg\n");
+    CHECK_EQUAL(getrlimit(RLIMIT_FSIZE, &old), 0);
+    none = old;
+    none.rlim_cur = 0;
+    CHECK_EQUAL(setrlimit(RLIMIT_FSIZE, &none), 0);
+    for (int i = 0; i < 3; i++) {
+        int error = 0;
+        CHECK_EQUAL(as_logfile_write(p.log, "ABCDEFG\nHIJKLMN\n", 16, &error), 16);
+        CHECK_EQUAL(error, EFBIG);
+    }
+    CHECK_EQUAL(setrlimit(RLIMIT_FSIZE, &old), 0);
+    check_file(&p, "log.2", "1234567\n");
+    check_file(&p, "log.1", "abcdefg\n");
+    CHECK_EQUAL(end_place(&p), 3);
+}
+
 /* Fills the target until it takes no more, within a bound; the bytes are 'x'. */
 static size_t fill(as_logfile *log) {
     static char chunk[10000];
@@ -511,22 +532,20 @@ static void *rotate_often(void *log) {
     return NULL;
 }
 
-static as_identity named(const place *p) {
-    struct stat st;
-    CHECK_EQUAL(fstatat(p->dir_fd, "log", &st, 0), 0);
-    return (as_identity){st.st_dev, st.st_ino};
-}
-
 /* L2: who opens the log at any moment of a rotation gets a file that is known to have a writer. */
 static void known_at_any_moment(void) {
     place p = place_with_log(8, 1, 40);
     pthread_t thread;
     CHECK_EQUAL(pthread_create(&thread, NULL, rotate_often, p.log), 0);
     while (pthread_tryjoin_np(thread, NULL) == EBUSY) {
-        as_identity before = named(&p);
-        int writes = as_logfile_writes(p.log, before.device, before.inode);
-        as_identity after = named(&p);
-        CHECK(writes || before.device != after.device || before.inode != after.inode);
+        struct stat opened, now;
+        int fd = openat(p.dir_fd, "log", O_RDONLY | O_CLOEXEC); /* keeps its inode from others */
+        CHECK(fd >= 0);
+        CHECK_EQUAL(fstat(fd, &opened), 0);
+        int writes = as_logfile_writes(p.log, opened.st_dev, opened.st_ino);
+        CHECK_EQUAL(fstatat(p.dir_fd, "log", &now, 0), 0);
+        CHECK(writes || now.st_ino != opened.st_ino);
+        (void)close(fd);
     }
     CHECK_EQUAL(as_logfile_writes(p.log, 0, 1), 0);
     CHECK_EQUAL(end_place(&p), 2);
@@ -582,7 +601,8 @@ CHECK_MAIN(CHECK_TEST(plain_file), CHECK_TEST(identity), CHECK_TEST(exact_limit)
            CHECK_TEST(moved_line), CHECK_TEST(many_files_at_once), CHECK_TEST(cut_lines),
            CHECK_TEST(backups), CHECK_TEST(random_writes), CHECK_TEST(appended_log),
            CHECK_TEST(emptied_log), CHECK_TEST(rotation_fails), CHECK_TEST(removed_log),
-           CHECK_TEST(file_limit), CHECK_TEST(file_limit_in_rotation), CHECK_TEST(full_pipe),
-           CHECK_TEST(full_socket), CHECK_TEST(full_terminal), CHECK_TEST(broken_pipe),
-           CHECK_TEST(one_rotation_at_a_time), CHECK_TEST(known_at_any_moment),
-           CHECK_TEST(shared_writer), CHECK_TEST(no_descriptor_leaks))
+           CHECK_TEST(file_limit), CHECK_TEST(file_limit_in_rotation),
+           CHECK_TEST(file_limit_and_backups), CHECK_TEST(full_pipe), CHECK_TEST(full_socket),
+           CHECK_TEST(full_terminal), CHECK_TEST(broken_pipe), CHECK_TEST(one_rotation_at_a_time),
+           CHECK_TEST(known_at_any_moment), CHECK_TEST(shared_writer),
+           CHECK_TEST(no_descriptor_leaks))
