@@ -190,7 +190,7 @@ def test_next(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert len(lines) == 5
-    form = r"\w{3} \d{4}-\d\d-\d\d \d\d:00:00 \+05:30  in (\d+ h )?(\d+ min)?( ?\d+ s)?|.*  now"
+    form = r"\w{3} \d{4}-\d\d-\d\d \d\d:00:00 \+05:30  (in \d+ (h|h \d+ min|min|min \d+ s|s)|now)"
     assert all(re.fullmatch(form, line) for line in lines), lines
     done = command("next", "0 0 12 * * *", "-n", "2", cwd=tmp_path, env={**os.environ, "TZ": "UTC"})
     assert [line.split("  ")[0][14:] for line in done.stdout.splitlines()] == [
