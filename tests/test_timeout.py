@@ -60,10 +60,16 @@ def test_stop_signal(make_runner: MakeRunner, lines: Lines, number: signal.Signa
 
 
 @pytest.mark.slow
-def test_what_a_trap_starts_is_left_alone(run: RunScript, lines: Lines) -> None:
-    """K1: the stop signal is sent once: clean-up that a trap starts gets kill_delay to end."""
+@pytest.mark.parametrize("waits", [True, False])
+def test_what_a_trap_starts_is_left_alone(
+    run: RunScript, lines: Lines, tmp_path: Path, waits: bool
+) -> None:
+    """K1: the stop signal is sent once: clean-up that a trap starts gets kill_delay to end, also
+    when the script's exit has the tree looked through again."""
+    os.mkfifo(tmp_path / "up")
     # The first is as long as a busy machine may need until it has sent that signal to all.
-    clean_up = 'sleep 1; setsid sh -c "sleep 0.1; echo cleaned"; exit 0'
+    clean_up = f'sleep 1; setsid sh -c "echo >{tmp_path}/up; sleep 0.1; echo cleaned" &'
+    clean_up += f" read up <{tmp_path}/up; {'wait;' if waits else ''} exit 0"
     script = f"exec 2>/dev/null; trap '{clean_up}' HUP; while :; do sleep 0.01; done"
     result = run(Script(script=script, timeout=1), kill_delay=20.0)
     assert lines.lines == ["cleaned"]
