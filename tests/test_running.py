@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from conftest import MakeRunner, RunScript
-from support import Background, Lines, eventually, is_alive
+from support import Background, Lines, eventually, is_alive, run_host
 
 from agentscripts import (
     ExecuteError,
@@ -57,6 +57,35 @@ def test_what_a_result_says(
     assert result.max_rss is None or result.max_rss > 0
     said = f'run agent script "all": exit status 0 (succeeded after {result.duration:.3f} s)'
     assert said in caplog.text
+
+
+@pytest.mark.slow
+def test_what_a_script_used(tmp_path: Path) -> None:
+    """R7: CPU time, the system's part included, and memory, of the children that were waited for,
+    too. Memory counts from the host's peak on, so the script takes more than that."""
+    (tmp_path / "use.py").write_text(
+        """
+import resource, sys
+memory = b"x" * int(sys.argv[1])
+with open("/dev/zero", "rb", buffering=0) as zero:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    while used.ru_utime < 0.05 or used.ru_stime < 1.05:
+        zero.read(1 << 20)
+        used = resource.getrusage(resource.RUSAGE_SELF)
+print(used.ru_utime + used.ru_stime, used.ru_maxrss * 1024)
+"""
+    )
+    program = """
+import resource
+more = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 + (64 << 20)
+with make(f"{sys.executable} {BASE}/use.py {more}; exit 0") as runner:
+    (result,) = runner.execute()
+say("result", result.cpu_seconds, result.max_rss)
+"""
+    script, result = (line.split()[1:] for line in run_host(tmp_path, program))
+    cpu_seconds, max_rss = map(float, script)
+    assert cpu_seconds <= float(result[0]) < cpu_seconds + 1  # its end takes some, too
+    assert max_rss <= int(result[1]) < 1.5 * max_rss
 
 
 FAILURES = {
