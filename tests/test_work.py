@@ -137,6 +137,45 @@ with make(*["exec sleep infinity"] * 30) as runner:
     call.join()
 """
 
+STOPPING = f"""
+with make(*["trap '' HUP; echo ready; exec sleep infinity"] * 5, kill_delay=4) as runner:
+    cancel = CancelToken()
+    call = threading.Thread(target=lambda: runner.execute(cancel=cancel, check=False))
+    call.start()
+    while [run.last_line for run in runner.runs()] != ["ready"] * 5:
+        time.sleep(0.01)
+    cancel.cancel()
+    time.sleep(1)
+    {SAY_TASKS}
+    say("begin")
+    time.sleep(1)
+    say("end")
+    call.join()
+"""
+
+HELD_BACK = f"""
+ended = threading.Event()
+class Stuck:
+    def send(self, batch):
+        ended.wait()
+    def flush(self):
+        pass
+flood = "yes | head -c 540000"  # the queue takes less, and the pipe the rest
+never = {{"stall_timeout": None, "flush_timeout": None}}
+with make(flood, get_script_logger=lambda _: Stuck(), **never) as one:
+    call = threading.Thread(target=one.execute)
+    call.start()
+    while [run.state for run in one.runs()] != [RunState.DELIVERING]:
+        time.sleep(0.01)
+    time.sleep(0.5)
+    {SAY_TASKS}
+    say("begin")
+    time.sleep(1)
+    say("end")
+    ended.set()
+    call.join()
+"""
+
 
 def test_system_calls_of_a_lone_run(tmp_path: Path, strace: tuple[str, ...]) -> None:
     """A run of `true` makes few system calls; the shell's own, after its exec, do not count."""
@@ -153,6 +192,15 @@ def test_system_calls_of_a_held_script(tmp_path: Path, strace: tuple[str, ...]) 
     main, *others = trace.host
     assert len(others) >= 30
     assert trace.of([main])["clock_nanosleep"] == 1
+    assert trace.of(others) == {}
+
+
+@pytest.mark.parametrize("program", [STOPPING, HELD_BACK], ids=["stopping", "held back"])
+def test_system_calls_while_it_waits(tmp_path: Path, strace: tuple[str, ...], program: str) -> None:
+    """K1, L6: nor does one that is yet to obey, or whose last lines the logger has no room for."""
+    trace = traced(tmp_path, strace, program)
+    others = trace.host[1:]
+    assert others
     assert trace.of(others) == {}
 
 
