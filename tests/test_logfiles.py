@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import stat
 import subprocess
 import time
@@ -537,10 +538,79 @@ def test_a_slow_pipe(run: RunScript, lines: Lines) -> None:
 def test_a_stuck_pipe(run: RunScript, lines: Lines) -> None:
     """L3, L6: a log that takes nothing holds the script for stall_timeout, and costs no line."""
     pipe = PipeFilesystem()
-    result = run("seq 100000", filesystem=pipe, stall_timeout=2.0)  # also the logger
+    # More than the script's own pipe takes, which may have 1 MiB.
+    result = run("seq 300000", filesystem=pipe, stall_timeout=2.0)  # also the logger
     pipe.close_write_end()
     pipe.close()
     assert result.ok
-    assert lines.lines == [str(i) for i in range(1, 100_001)]
+    assert lines.lines == [str(i) for i in range(1, 300_001)]
+    assert result.log_error is not None
+    assert result.log_error.errno == errno.EAGAIN
+
+
+def test_a_slow_pipe_for_both_streams(run: RunScript) -> None:
+    """L3: what one stream's bytes wait for, the other one's wait for, too."""
+    pipe = PipeFilesystem()
+    data = bytearray()
+
+    def drain() -> None:
+        while chunk := os.read(pipe.read_end, 5000):
+            data.extend(chunk)
+            time.sleep(0.0005)
+
+    reader = Background(drain)
+    result = run("seq 100000 & seq 100000 >&2; wait", filesystem=pipe, stall_timeout=None)
+    pipe.close_write_end()
+    reader.result()
+    pipe.close()
+    assert result.log_error is None
+    assert sorted(data) == sorted(2 * b"".join(b"%d\n" % i for i in range(1, 100_001)))
+
+
+@pytest.mark.parametrize("reader", ["comes back", "leaves"])
+def test_a_pipe_that_was_stuck(
+    make_runner: MakeRunner, lines: Lines, tmp_path: Path, reader: str
+) -> None:
+    """L3: when it takes something again, the script is held back for it again; the first error is
+    the one that is told."""
+    go, pipe, data = tmp_path / "go", PipeFilesystem(), bytearray()
+    os.mkfifo(go)
+
+    def drain() -> None:
+        while chunk := os.read(pipe.read_end, 5000):
+            data.extend(chunk)
+            time.sleep(0.0005)
+
+    script = f"seq 300000; echo full; read go <{go}; echo begin; seq 100000"
+    # It is the logger's, too.
+    runner = make_runner(script, filesystem=pipe, stall_timeout=2.0)
+    call = Background(runner.execute)
+    lines.wait_for("full")
+    if reader == "leaves":
+        pipe.close()
+        go.write_text("\n")
+        (result,) = call.result()
+        pipe.close_write_end()
+    else:
+        draining = Background(drain)
+        eventually(lambda: not select.select([pipe.read_end], [], [], 0)[0], "the pipe is empty")
+        go.write_text("\n")
+        (result,) = call.result()
+        pipe.close_write_end()
+        draining.result()
+        pipe.close()
+        after = b"begin\n" + b"".join(b"%d\n" % i for i in range(1, 100_001))
+        assert data.endswith(after)
+    assert result.log_error is not None
+    assert result.log_error.errno == errno.EAGAIN
+
+
+def test_a_stuck_pipe_at_the_end(run: RunScript) -> None:
+    """L3, L6: once the script has ended the log has flush_timeout to take the rest."""
+    pipe = PipeFilesystem()
+    result = run("seq 20000", filesystem=pipe, stall_timeout=None, flush_timeout=0.2)
+    pipe.close_write_end()
+    pipe.close()
+    assert result.ok
     assert result.log_error is not None
     assert result.log_error.errno == errno.EAGAIN
