@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 from uuid import UUID
 
@@ -152,6 +154,69 @@ def test_skips_need_no_slot(make_runner: MakeRunner, lines: Lines) -> None:
     assert reported.wait(30)
     runner.close(timeout=0)
     assert statuses(call.result())["after"] is SKIPPED
+
+
+def test_a_skip_in_another_call_needs_no_slot(
+    make_runner: MakeRunner, lines: Lines, tmp_path: Path
+) -> None:
+    """D2: R3: also where a run of another call was waited for, and no worker is there."""
+    go = tmp_path / "go"
+    os.mkfifo(go)
+    runner = make_runner(
+        script("long", "echo up; exec sleep 60"),
+        script("bad", f"echo up; read go <{go}; exit 1", run_on_stop=True),
+        script("after", "true", "bad"),
+        max_parallel=1,
+    )
+    long = Background(lambda: runner.execute(named("long"), check=False))
+    lines.wait_for("up")
+    bad = Background(lambda: runner.execute(Stage.STOP, check=False))
+    lines.wait_for("up", 2)
+    after = Background(lambda: runner.execute(named("after"), check=False))
+    eventually(lambda: any(run.waits_for == ("bad",) for run in runner.runs()))
+    go.write_text("\n")
+    assert statuses(after.result()) == {"after": SKIPPED}
+    assert statuses(bad.result()) == {"bad": RunStatus.FAILED}
+    runner.close(timeout=0)
+    assert statuses(long.result()) == {"long": CANCELLED}
+
+
+def test_a_skip_gives_no_slot(make_runner: MakeRunner, tmp_path: Path) -> None:
+    """D1: R3: it had none, so max_parallel still holds afterwards."""
+    trace = tmp_path / "trace"
+    text = f"echo + >>{trace}; sleep 0.02; echo - >>{trace}"
+    others = [script(f"other {number}", text) for number in range(6)]
+    runner = make_runner(
+        script("bad", "exit 1"), script("after", "true", "bad"), *others, max_parallel=1
+    )
+    assert statuses(runner.execute(named("bad", "after"), check=False))["after"] is SKIPPED
+    runner.execute(lambda one: one in others)
+    assert trace.read_text().split() == ["+", "-"] * 6
+
+
+def test_a_skip_whose_logger_is_stuck(make_runner: MakeRunner) -> None:
+    """D1: L6: its line has flush_timeout to be taken."""
+    over = threading.Event()
+    runner = make_runner(
+        script("a", "exit 1"),
+        script("b", "true", "a"),
+        get_script_logger=lambda _: Lines(lambda batch: over.wait(60)),
+        flush_timeout=0.1,
+    )
+    call = Background(lambda: runner.execute(check=False))
+    assert statuses(call.result())["b"] is SKIPPED
+    over.set()
+
+
+def test_a_skip_whose_log_cannot_be_written(make_runner: MakeRunner, tmp_path: Path) -> None:
+    """D1: L2: its result has the error."""
+    runner = make_runner(
+        script("a", "exit 1"), script("b", "touch touched", "a", log_path=str(tmp_path))
+    )
+    _, skipped = runner.execute(check=False)
+    assert skipped.status is SKIPPED
+    assert skipped.log_error is not None
+    assert skipped.log_error.errno == errno.EISDIR
 
 
 def test_outside(
@@ -307,15 +372,33 @@ def test_reminders(make_runner: MakeRunner, lines: Lines, monkeypatch: pytest.Mo
         script("b", "echo b", "a"),
         command_factory=_Blocking(go),
     )
+    began = time.monotonic()
     call = Background(lambda: runner.execute())
     lines.wait_for('agentscripts: waits for "a"', 2)
     go.set()
     _, b = call.result()
     assert b.log_path is not None
     *reminders, last = b.log_path.read_text().splitlines()
-    assert len(reminders) >= 2
+    assert 2 <= len(reminders) <= (time.monotonic() - began) / 0.05
     assert set(reminders) == {'agentscripts: waits for "a"'}
     assert last == "b"
+
+
+def test_a_reminder_of_many(
+    make_runner: MakeRunner, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """D4: ten are named, and how many more there are."""
+    monkeypatch.setattr(agentscripts._dispatch, "_REMIND", 0.05)
+    names = [f"a{number}" for number in range(12)]
+    runner = make_runner(
+        *[script(name, "exec sleep 60") for name in names], script("b", "true", *names)
+    )
+    call = Background(lambda: runner.execute(check=False))
+    said = lines.wait_for("agentscripts: waits for")
+    runner.close(timeout=0)
+    call.result()
+    named = ", ".join(f'"{name}"' for name in names[:10])
+    assert said == f"agentscripts: waits for {named} and 2 more"
 
 
 class _Blocking:
