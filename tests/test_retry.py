@@ -236,9 +236,11 @@ def test_the_delay_holds_no_slot(make_runner: MakeRunner, lines: Lines) -> None:
     assert [one.status for one in call.result()] == [RunStatus.CANCELLED, RunStatus.SUCCEEDED]
 
 
-def test_cancelled_while_lines_are_delivered(make_runner: MakeRunner, tmp_path: Path) -> None:
+@pytest.mark.parametrize("alone", [True, False])
+def test_cancelled_while_lines_are_delivered(make_runner: MakeRunner, alone: bool) -> None:
     """Retry: K1: a cancel that comes between an attempt's end and the wait for the next one ends
-    the run, also where another run has the only slot by then."""
+    the run, also where another run has the only slot by then, and the call's thread has looked for
+    it in vain."""
     entered, go, other = threading.Event(), threading.Event(), threading.Event()
 
     def on_send(batch: LogBatch) -> None:
@@ -250,18 +252,23 @@ def test_cancelled_while_lines_are_delivered(make_runner: MakeRunner, tmp_path: 
 
     failing = Script(script="echo failing; exit 1", name="failing", retries=9, retry_delay=0)
     runner = make_runner(
+        Script(script="true", name="first"),
         failing,
         Script(script="echo other; exec sleep 60", name="other"),
         max_parallel=1,
         get_script_logger=lambda _: Lines(on_send),
     )
-    first = Background(lambda: runner.execute(lambda one: one.name == "failing", check=False))
+    chosen = ["failing"] if alone else ["first", "failing"]
+    first = Background(lambda: runner.execute(lambda one: one.name in chosen, check=False))
     assert entered.wait(30)
     second = Background(lambda: runner.execute(lambda one: one.name == "other", check=False))
     assert other.wait(30)
     assert runner.cancel(next(one.run_id for one in runner.runs() if one.script == failing))
+    if not alone:
+        calls = runner._calls._under_way()
+        eventually(lambda: not any(call._cancelled for call in calls))
     go.set()
-    (result,) = first.result()
+    *_, result = first.result()
     assert (result.status, result.attempts) == (RunStatus.CANCELLED, 1)
     runner.close(timeout=0)
     second.result()
