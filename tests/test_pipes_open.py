@@ -69,6 +69,20 @@ def test_the_agents_log_says_what_to_do(
     assert ">/dev/null" in agent
 
 
+def test_the_warning_follows_an_unfinished_line(
+    run: RunScript, lines: Lines, daemons: list[int]
+) -> None:
+    """K5: L5: it is no part of that line, and comes after it, in the script's log and its file."""
+    result = run("sleep 60 & echo $!; printf unfinished", wait_delay=0.01)
+    pid, *rest = lines.lines
+    daemons.append(int(pid))
+    assert rest[0] == "unfinished"
+    assert rest[1].startswith("agentscripts: exit status 0, but ")
+    assert result.log_path is not None
+    assert result.log_path.read_text().splitlines()[1:] == rest
+    assert (result.lines, len(rest)) == (2, 2)
+
+
 def test_output_redirected(run: RunScript, lines: Lines, daemons: list[int]) -> None:
     """K5: a process that redirected its output is no reason to wait, and lives on."""
     result = run("sleep 60 >/dev/null 2>&1 & echo $!", wait_delay=None)
