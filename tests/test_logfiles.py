@@ -16,7 +16,7 @@ import pytest
 from conftest import MakeRunner, RunScript
 from support import Background, Lines, eventually, run_host, umask
 
-from agentscripts import CancelToken, Dependency, RunResult, RunStatus, Script, _writers
+from agentscripts import CancelToken, Dependency, Runner, RunResult, RunStatus, Script, _writers
 from agentscripts._files import LogTarget, OSFilesystem
 from agentscripts._native import LogFile
 
@@ -324,6 +324,46 @@ def test_a_name_that_is_not_the_files(run: RunScript, tmp_path: Path) -> None:
     result = run("true", filesystem=Elsewhere(), max_log_bytes=1000)
     assert result.status is RunStatus.NOT_STARTED
     assert "names another file than was opened" in result.reason
+
+
+def test_whose_writer_a_file_has_after_a_rotation(
+    make_runner: MakeRunner, lines: Lines, tmp_path: Path
+) -> None:
+    """L2, L4: the file in use shares its writer; one that was rotated away is another log's."""
+    log, away = tmp_path / "log", tmp_path / "away"
+    go = [tmp_path / "go 1", tmp_path / "go 2"]
+    for one in go:
+        os.mkfifo(one)
+    hold = [f"echo up; read go <'{one}'; echo end" for one in go]
+    rotating = make_runner(
+        Script(script=f"echo {'x' * 20}; echo abcdef; {hold[0]}", name="first", log_path=str(log)),
+        Script(script="echo late", name="late", log_path=str(log)),
+        max_log_bytes=21,
+    )
+    plain = make_runner(
+        Script(script=hold[1], name="second", log_path=str(away)),
+        Script(script="echo third", name="third", log_path=str(away)),
+    )
+
+    def start(runner: Runner, name: str) -> Background[list[RunResult]]:
+        return Background(lambda: runner.execute(lambda one: one.name == name))
+
+    first = start(rotating, "first")
+    lines.wait_for("up")
+    log.with_name("log.1").rename(away)
+    start(rotating, "late").result()
+    assert log.read_text() == "abcdef\nup\nlate\n"
+    second = start(plain, "second")
+    lines.wait_for("up", 2)
+    assert away.read_text() == "up\n"
+    go[0].write_text("\n")
+    first.result()
+    assert log.read_text() == "abcdef\nup\nlate\nend\n"
+    start(plain, "third").result()
+    assert away.read_text() == "up\nthird\n"
+    go[1].write_text("\n")
+    second.result()
+    assert away.read_text() == "up\nthird\nend\n"
 
 
 @pytest.mark.slow
