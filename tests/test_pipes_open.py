@@ -11,9 +11,16 @@ from pathlib import Path
 
 import pytest
 from conftest import MakeRunner, RunScript
-from support import Background, Lines, eventually, is_alive
+from support import PATIENCE, Background, Lines, eventually, is_alive
 
-from agentscripts import CancelToken, OutputPipesOpenError, RunStatus, Script
+from agentscripts import (
+    CancelToken,
+    LogBatch,
+    OutputPipesOpenError,
+    RunState,
+    RunStatus,
+    Script,
+)
 from agentscripts._process import pipe_holders
 
 
@@ -147,6 +154,32 @@ def test_the_next_write_gets_sigpipe(run: RunScript, lines: Lines, tmp_path: obj
     pid = int(next(line for line in lines.lines if line.isdecimal()))
     assert result.status is RunStatus.PIPES_OPEN
     eventually(lambda: not is_alive(pid))
+
+
+def test_the_read_ends_close_before_the_lines_are_delivered(
+    make_runner: MakeRunner, tmp_path: Path
+) -> None:
+    """K5: L6: a logger that is stuck does not keep a chatty process alive."""
+    over = threading.Event()
+
+    def on_send(batch: LogBatch) -> None:
+        over.wait(PATIENCE)
+
+    runner = make_runner(
+        f"(while echo x; do sleep 0.01; done) & echo $! >{tmp_path}/pid",
+        get_script_logger=lambda _: Lines(on_send),
+        wait_delay=0.05,
+        stall_timeout=None,
+        flush_timeout=None,
+    )
+    call = Background(lambda: runner.execute(check=False))
+    eventually(lambda: [run.state for run in runner.runs()] == [RunState.DELIVERING])
+    pid = int((tmp_path / "pid").read_text())
+    try:
+        eventually(lambda: not is_alive(pid), "its next write got SIGPIPE")
+    finally:
+        over.set()
+    assert call.result()[0].status is RunStatus.PIPES_OPEN
 
 
 @pytest.mark.parametrize(("left", "ends"), [("", True), ("x", False)])
