@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from conftest import MakeRunner, RunScript
-from support import Background, Lines, eventually, is_alive, run_host
+from support import Background, Lines, descriptors, eventually, is_alive, run_host
 
 from agentscripts import (
     ExecuteError,
@@ -419,3 +419,13 @@ def test_a_run_that_waits_can_be_cancelled(make_runner: MakeRunner, lines: Lines
         runner.cancel(running.run_id)
     assert [one.status for one in call.result()] == [RunStatus.CANCELLED] * 2
     assert ended == [waiting.run_id, running.run_id]
+
+
+def test_a_result_holds_no_descriptor(make_runner: MakeRunner) -> None:
+    """S2: not that of a run that could not be started either, whose cause has a traceback."""
+    runner = make_runner("true", shell="/no/such/shell")
+    runner.execute(check=False)  # what a runner opens once is open
+    before = descriptors()
+    kept = [runner.execute(check=False) for _ in range(3)]
+    assert {result.status for (result,) in kept} == {RunStatus.NOT_STARTED}
+    assert descriptors() == before
