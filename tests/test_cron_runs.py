@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import threading
 from datetime import datetime, timedelta
@@ -10,7 +11,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from conftest import MakeRunner
 from prometheus_client import CollectorRegistry
-from support import Background, Lines, eventually
+from support import PATIENCE, Background, Lines, eventually
 
 from agentscripts import (
     CronSyntax,
@@ -24,6 +25,8 @@ from agentscripts import (
     Stage,
 )
 from agentscripts._cronruns import CronRuns
+from agentscripts._dispatch import Dispatch
+from agentscripts._lifecycle import OwnThread
 
 pytestmark = pytest.mark.slow  # a schedule's shortest step is a second
 
@@ -241,3 +244,49 @@ def test_timezone(make_runner: MakeRunner, lines: Lines) -> None:
     runner.start_cron()
     lines.wait_for("at")
     runner.close()
+
+
+def test_a_run_that_begins_while_the_runner_closes(
+    make_runner: MakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S1: close cancels a scheduled run also before its thread has come to it."""
+    perform, close = CronRuns._perform, CronRuns.close
+    begun, closed = threading.Event(), threading.Event()
+    results: list[RunResult] = []
+
+    def perform_late(self: CronRuns, dispatch: Dispatch) -> None:
+        begun.set()
+        assert closed.wait(PATIENCE)
+        perform(self, dispatch)
+
+    def close_first(self: CronRuns) -> None:
+        close(self)
+        closed.set()
+
+    monkeypatch.setattr(CronRuns, "_perform", perform_late)
+    monkeypatch.setattr(CronRuns, "close", close_first)
+    script = Script(script="exec sleep 600", cron=EVERY_SECOND)
+    runner = make_runner(script, on_complete=results.append)
+    runner.start_cron()
+    assert begun.wait(PATIENCE)
+    Background(runner.close).result()
+    assert {one.status for one in results} == {RunStatus.CANCELLED}
+
+
+def test_no_thread_for_a_run(make_runner: MakeRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R3: S1: a scheduled run that gets no thread is not started; close does not wait for it."""
+    start = OwnThread.start
+    results: list[RunResult] = []
+
+    def start_others(self: OwnThread) -> None:
+        if self.name == "agentscripts-cron-runs":
+            raise OSError(errno.EAGAIN, "no thread can be started")
+        start(self)
+
+    monkeypatch.setattr(OwnThread, "start", start_others)
+    runner = make_runner(Script(script="true", cron=EVERY_SECOND), on_complete=results.append)
+    runner.start_cron()
+    eventually(lambda: results)
+    Background(runner.close).result()
+    assert {one.status for one in results} == {RunStatus.NOT_STARTED}
+    assert "no thread can be started" in results[0].reason

@@ -222,3 +222,19 @@ def test_a_failure_ends_no_schedule(stage: Stage) -> None:
     stage.broken = False
     stage.clock.move(MINUTE)
     assert stage.started == [(ONE, BEGIN + 2 * MINUTE), (TWO, BEGIN + 2 * MINUTE)]
+
+
+def test_a_wait_that_fails(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C3: it is logged, and the scheduler does not spin: it looks again after a second."""
+    usual = stage.clock.wait
+    failures = [OSError("no wait")]
+
+    def wait(until: datetime | None) -> None:
+        if failures:
+            raise failures.pop()
+        usual(until)
+
+    monkeypatch.setattr(stage.clock, "wait", wait)
+    stage.clock.settle(stage.clock.wake)
+    assert stage.logged == ["the scheduler failed"]
+    assert stage.clock.waits_until == BEGIN + timedelta(seconds=1)
