@@ -27,6 +27,7 @@ from agentscripts import (
 from agentscripts._cronruns import CronRuns
 from agentscripts._dispatch import Dispatch
 from agentscripts._lifecycle import OwnThread
+from agentscripts._scheduler import SystemClock
 
 pytestmark = pytest.mark.slow  # a schedule's shortest step is a second
 
@@ -290,3 +291,37 @@ def test_no_thread_for_a_run(make_runner: MakeRunner, monkeypatch: pytest.Monkey
     Background(runner.close).result()
     assert {one.status for one in results} == {RunStatus.NOT_STARTED}
     assert "no thread can be started" in results[0].reason
+
+
+def test_each_missed_time_counts(
+    make_runner: MakeRunner, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """C4: the metric grows by as many as the log record tells."""
+    now, jump = SystemClock.now, timedelta()
+    monkeypatch.setattr(SystemClock, "now", lambda clock: now(clock) + jump)
+    results: list[RunResult] = []
+    registry = CollectorRegistry()
+    runner = make_runner(Script(script="true", cron=EVERY_SECOND), on_complete=results.append)
+    runner.register_metrics(registry)
+    runner.start_cron()
+    jump = timedelta(hours=1)
+    eventually(lambda: "(missed)" in caplog.text and results)
+    runner.close()
+    (record,) = (one.message for one in caplog.records if "(missed)" in one.message)
+    count = registry.get_sample_value("agent_scripts_cron_skipped_total", {"reason": "missed"})
+    assert count is not None
+    assert count > 3000
+    assert f": {count:.0f} times skipped" in record
+
+
+def test_jitter(make_runner: MakeRunner, lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C3: a script starts up to its jitter late, and knows when it was planned."""
+    monkeypatch.setattr("agentscripts._cronruns.random.random", lambda: 0.999)
+    results: list[RunResult] = []
+    script = Script(script=AT, cron=EVERY_SECOND, jitter=0.4)
+    runner = make_runner(script, on_complete=results.append)
+    runner.start_cron()
+    eventually(lambda: results)
+    runner.close()
+    late = results[0].started_at - planned_times(lines)[0]
+    assert late >= timedelta(seconds=0.39)
