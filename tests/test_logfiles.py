@@ -326,6 +326,26 @@ def test_a_name_that_is_not_the_files(run: RunScript, tmp_path: Path) -> None:
     assert "names another file than was opened" in result.reason
 
 
+def test_a_rotation_that_fails_once(make_runner: MakeRunner, lines: Lines, tmp_path: Path) -> None:
+    """L3, L4: it leaves no file behind, is told, and is made up for; then the limit holds again."""
+    go, logs = tmp_path / "go", tmp_path / "logs"
+    os.mkfifo(go)
+    (logs / "log.1").mkdir(parents=True)
+    rest = "for i in 3 4 5; do echo $i abcdefgh; done"
+    script = f"echo 1 abcdefgh; echo 2 abcdefgh; read go <{go}; {rest}"
+    runner = make_runner(Script(script=script, log_path="log"), max_log_bytes=16)
+    call = Background(runner.execute)
+    lines.wait_for("2")
+    assert sorted(os.listdir(logs)) == ["log", "log.1"]
+    (logs / "log.1").rmdir()
+    go.write_text("\n")
+    (result,) = call.result()
+    assert result.log_error is not None
+    assert result.log_error.errno == errno.EISDIR
+    assert rotated(logs / "log", 1) == [b"4 abcdefgh\n", b"5 abcdefgh\n"]
+    assert sorted(os.listdir(logs)) == ["log", "log.1"]
+
+
 def test_whose_writer_a_file_has_after_a_rotation(
     make_runner: MakeRunner, lines: Lines, tmp_path: Path
 ) -> None:
