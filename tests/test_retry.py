@@ -229,6 +229,26 @@ def test_ended_between_attempts(
     assert (tmp_path / "n").read_text() == "x\n"
 
 
+def test_what_is_cancelled_between_attempts_comes_no_more(make_runner: MakeRunner) -> None:
+    """Retry: R7, K1: not when its time has come either, and it is reported once."""
+    reports: list[RunResult] = []
+    failing, other = (
+        Script(script="exit 1", name=name, retries=1, retry_delay=60)
+        for name in ("failing", "other")
+    )
+    runner = make_runner(failing, other, on_complete=reports.append)
+    call = Background(lambda: runner.execute(check=False))
+    eventually(lambda: [one.attempt for one in runner.runs()] == [2, 2])
+    runner.cancel(runner.runs()[0].run_id)
+    eventually(lambda: len(runner.runs()) == 1)
+    (dispatch,) = runner._calls._under_way()
+    with dispatch._lock:
+        dispatch._again = [(0.0, run_id, run) for _, run_id, run in dispatch._again]
+    dispatch.wake()
+    assert [one.attempts for one in call.result()] == [1, 2]
+    assert sorted(one.script.name for one in reports) == ["failing", "other"]
+
+
 def test_a_cancelled_attempt_is_the_last(make_runner: MakeRunner, lines: Lines) -> None:
     """Retry: not for cancelled runs."""
     runner = make_runner(Script(script="echo up; exec sleep 60", retries=5, retry_delay=0))
