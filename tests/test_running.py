@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import threading
@@ -23,6 +24,7 @@ from agentscripts import (
     ScriptTimeoutError,
     Stage,
 )
+from agentscripts._lifecycle import OwnThread
 
 
 def test_echo_hello(run: RunScript, lines: Lines) -> None:
@@ -429,3 +431,22 @@ def test_a_result_holds_no_descriptor(make_runner: MakeRunner) -> None:
     kept = [runner.execute(check=False) for _ in range(3)]
     assert {result.status for (result,) in kept} == {RunStatus.NOT_STARTED}
     assert descriptors() == before
+
+
+def test_no_thread_for_the_logger(
+    make_runner: MakeRunner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """R3: R7: a script whose lines would wait for nobody is not started, and it says why."""
+    start = OwnThread.start
+
+    def start_others(self: OwnThread) -> None:
+        if self.name == "agentscripts-delivery":
+            raise OSError(errno.EAGAIN, "no thread can be started")
+        start(self)
+
+    monkeypatch.setattr(OwnThread, "start", start_others)
+    runner = make_runner(f"touch {tmp_path}/started")
+    (result,) = runner.execute(check=False)
+    assert result.status is RunStatus.NOT_STARTED
+    assert "no thread for log delivery can be started" in result.reason
+    assert not (tmp_path / "started").exists()
