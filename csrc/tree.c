@@ -84,7 +84,8 @@ static void list_groups(int directory, int depth, as_pids *pids) {
         as_close(&fd);
         return;
     }
-    for (struct dirent *entry; (entry = readdir(groups)) != NULL;) {
+    /* NOLINTNEXTLINE(concurrency-mt-unsafe): this thread's own stream */
+    for (const struct dirent *entry; (entry = readdir(groups)) != NULL;) {
         bool inner = entry->d_type == DT_DIR && entry->d_name[0] != '.';
         int group = inner ? openat(fd, entry->d_name, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
         if (group >= 0) {
