@@ -44,7 +44,7 @@ FILE = f"#!/bin/sh\n{RUN}"
 STOP = "trap '' HUP; echo up; (setsid sleep 60; :) & sleep 60; :"
 ROTATE = "for i in 1 2 3 4 5; do printf line-$i-xxxxxxxx; sleep 0.002; echo xxxxxxxxxxxxxxxx; done"
 OUTPUT = "echo first; head -c 300000 /dev/zero | tr '\\0' 'x'; echo; echo last >&2"
-LINGER = "echo up; sleep 0.3 &"
+LINGER = "echo up; sleep 3 &"  # beyond all delays, also on a busy machine
 
 
 class Faults:
