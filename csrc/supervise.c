@@ -155,7 +155,7 @@ static void stop(as_run *run, int status, int64_t now) {
     as_signal_group(run->pid, run->pidfd, run->rules.stop_signal);
     as_signal_group(run->pid, run->pidfd, SIGCONT); /* a stopped process must get it too */
     as_tree_begin(&run->tree, run->rules.census, run->pid, run->pidfd, run->cgroup_fd, run->run_id);
-    set_phase(run, STOPPING, now, run->kill_now ? 0 : run->rules.kill_delay);
+    set_phase(run, STOPPING, now, run->rules.kill_delay);
     run->next_sweep = as_after(now, GRACE);
     run->pause = GRACE;
 }
@@ -386,7 +386,7 @@ static void reap(as_run *run) {
     struct rusage usage = {0};
     siginfo_t info = {0};
     int status;
-    if (!run->exited || out->reaped) {
+    if (!run->exited) {
         return;
     }
     out->reaped = 1;

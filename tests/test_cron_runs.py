@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import threading
 from datetime import datetime, timedelta
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -133,6 +135,24 @@ def test_a_skip_is_told_and_counted(
     assert skipped == len(told) > 0
     assert told[0].levelno == logging.WARNING
     assert 'schedule of script "long": 1 time skipped' in told[0].message
+
+
+def test_a_run_that_waited_knows_its_time(
+    make_runner: MakeRunner, lines: Lines, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """C4, R5: a queued run is told when it was planned, not when it begins."""
+    os.mkfifo(tmp_path / "go")
+    hold = f"[ -e {tmp_path}/held ] || {{ touch {tmp_path}/held; read x <{tmp_path}/go; }}"
+    script = Script(script=f"{AT}; {hold}", cron=EVERY_SECOND, overlap=Overlap.QUEUE)
+    runner = make_runner(script)
+    runner.start_cron()
+    lines.wait_for("at")
+    eventually(lambda: any("skipped" in record.getMessage() for record in caplog.records))
+    (tmp_path / "go").write_text("\n")
+    lines.wait_for("at", 2)
+    runner.close()
+    first, second, *_ = planned_times(lines)
+    assert second - first == timedelta(seconds=1)
 
 
 def test_what_fires_after_the_cancel_is_skipped(make_runner: MakeRunner) -> None:

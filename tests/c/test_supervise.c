@@ -473,6 +473,21 @@ static void kill_at_once(void) {
     end_show(&s);
 }
 
+/* K1: who asks for less later does not take that back. */
+static void kill_stays_kill(void) {
+    show s;
+    prepare(&s, "trap '' HUP; echo up; exec sleep 600", false);
+    struct pollfd up = as_pollfd(s.script.process.stdout_fd, POLLIN);
+    CHECK_EQUAL(poll(&up, 1, -1), 1);
+    as_run_cancel(s.run, AS_CANCEL_KILL);
+    as_run_cancel(s.run, AS_CANCEL_STOP);
+    supervise(&s);
+    CHECK_EQUAL(s.outcome.status, AS_CANCELLED);
+    CHECK_EQUAL(s.outcome.exit_code, -SIGKILL);
+    finish(&s);
+    end_show(&s);
+}
+
 /* K1: a token's descriptor cancels too, and stays as it was. */
 static void cancel_descriptor(void) {
     show s;
@@ -727,7 +742,7 @@ CHECK_MAIN(CHECK_TEST(echo), CHECK_TEST(exit_codes), CHECK_TEST(much_output), CH
            CHECK_TEST(log_is_full), CHECK_TEST(no_wait_delay), CHECK_TEST(ignored_sigchld),
            CHECK_TEST(reaped_during_a_sweep), CHECK_TEST(deadline), CHECK_TEST(past_deadline),
            CHECK_TEST(ended_before_the_deadline), CHECK_TEST(cancel), CHECK_TEST(stubborn_child),
-           CHECK_TEST(kill_at_once), CHECK_TEST(cancel_descriptor),
+           CHECK_TEST(kill_at_once), CHECK_TEST(kill_stays_kill), CHECK_TEST(cancel_descriptor),
            CHECK_TEST(cancel_without_descriptors), CHECK_TEST(pipes_open), CHECK_TEST(redirected),
            CHECK_TEST(endless_writer), CHECK_TEST(note_after_unfinished_line),
            CHECK_TEST(interrupted), CHECK_TEST(permits), CHECK_TEST(permit_of_open_pipes),
