@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import itertools
@@ -131,13 +132,11 @@ class Delivery:
         with self._lock:
             if self._closed:  # nobody would join it
                 return
-            self._threads.add(thread)
-            try:
+            with contextlib.suppress(OSError):
                 thread.start()
-            except OSError:  # no thread left in the system: those that are there go on
-                self._threads.discard(thread)
-            else:
+                self._threads.add(thread)
                 return
+        # No thread is left in the system: those that are there go on.
         self._log(logging.WARNING, "no further thread for log delivery can be started")
 
     def _serve(self) -> None:

@@ -77,15 +77,14 @@ class Filesystem(Protocol):
         """
 
 
-def log_name(script: Script) -> str:
-    """Return the name of a log that has no path of its own."""
-    return f"coder-script-{script.log_source_id}.log"
+def _log_text(script: Script) -> str:
+    """Return the path of a script's log as it was written, else the usual name."""
+    return script.log_path or f"coder-script-{script.log_source_id}.log"
 
 
 def log_path_for(script: Script, log_dir: Path) -> Path:
     """Return the path of a script's log (L1); unknown variables and users stay as they are."""
-    text = script.log_path or log_name(script)
-    return log_dir / os.path.expandvars(os.path.expanduser(text))
+    return log_dir / os.path.expandvars(os.path.expanduser(_log_text(script)))
 
 
 def rotation_problems(
@@ -94,7 +93,7 @@ def rotation_problems(
     """Yield the places of scripts whose logs another script's log would overwrite when it rotates
     (L4), each with its error."""
     paths = [(script, _resolved(log_path_for(script, log_dir))) for script in scripts]
-    texts = {path: script.log_path or log_name(script) for script, path in paths}
+    texts = {path: _log_text(script) for script, path in paths}
     for index, (script, path) in enumerate(paths):
         base, _, number = path.rpartition(".")
         if base in texts and _BACKUP.fullmatch(number) and int(number) <= log_backups:

@@ -19,7 +19,7 @@ from agentscripts._crontab import parse_schedules
 from agentscripts._files import rotation_problems
 from agentscripts._mistakes import hint, place_text, problem_text, shown
 from agentscripts._model import Script
-from agentscripts._options import Options
+from agentscripts._options import Options, from_current_directory
 from agentscripts._places import Place, json_lines, line_of, toml_lines
 from agentscripts._tables import AgentScript, AgentScripts, ManifestTable, ScriptTable
 from agentscripts._validation import script_problems
@@ -220,10 +220,9 @@ def _validate(
     """Return the tables without the fields that are wrong, and tell those: so what is right can be
     checked further. ``None``: there is nothing left."""
     try:
-        context = path.parent.absolute()
-    except OSError as error:  # who removed it may be another process
-        expected = "expected an absolute path, for there is no current directory"
-        raise ManifestError([f"{path}: {expected}: {error.strerror}"]) from None
+        context = from_current_directory(path.parent)
+    except ValueError as error:
+        raise ManifestError([f"{path}: {error}"]) from None
     try:
         return how.table.model_validate(data, context=context)
     except ValidationError as error:

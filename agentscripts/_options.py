@@ -28,7 +28,7 @@ from agentscripts._validation import (
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
-__all__ = ["Options", "absolute_path", "data_directory"]
+__all__ = ["Options", "absolute_path", "data_directory", "from_current_directory"]
 
 
 def _state_directory() -> Path:
@@ -132,6 +132,18 @@ def _checked(check: Callable[..., None], *args: Any, **kwargs: Any) -> Callable[
     return prepare
 
 
+def from_current_directory(path: Path) -> Path:
+    """Return where a path leads, which counts from the current directory when it is relative.
+
+    Raises ``ValueError`` when there is none.
+    """
+    try:
+        return path.absolute()
+    except OSError as error:  # who removed it may be another process
+        expected = "expected an absolute path, for there is no current directory"
+        raise ValueError(f"{expected}: {error.strerror}") from None
+
+
 def absolute_path(value: Any) -> Path:
     """Return where a path leads: ``~`` expands, a relative one counts from the current directory.
 
@@ -145,10 +157,9 @@ def absolute_path(value: Any) -> Path:
         raise ValueError("is '', expected a path")
     # A script has another current directory, so a relative path would mislead it.
     try:
-        return Path(os.path.expanduser(text)).absolute()
-    except OSError as error:  # who removed it may be another process
-        expected = "expected an absolute path, for there is no current directory"
-        raise ValueError(f"is {text!r}, {expected}: {error.strerror}") from None
+        return from_current_directory(Path(os.path.expanduser(text)))
+    except ValueError as error:
+        raise ValueError(f"is {text!r}, {error}") from None
 
 
 def data_directory(value: Any) -> Path:

@@ -115,7 +115,9 @@ static void keep_for_log(as_output *output, const char *p, size_t n, int64_t now
     /* p may be in log_rest: then n is no more than its room, and it was not moved. */
     memmove(output->log_rest, p, n); /* NOLINT(clang-analyzer-unix.Malloc) */
     output->log_rest_size = n;
-    output->log_deadline = as_after(now, output->limits.stall_timeout);
+    /* A file, between two of its rotations, takes more at once. */
+    bool full = as_logfile_fd(output->log) >= 0;
+    output->log_deadline = full ? as_after(now, output->limits.stall_timeout) : now;
     if (output->draining) {
         limit_log_deadline(output, now);
     }
@@ -248,22 +250,14 @@ void as_output_pollfds(const as_output *output, struct pollfd fds[AS_OUTPUT_FDS]
                                      POLLOUT);
 }
 
-/* A rest for a file, between two of its rotations, need not wait. */
-static bool log_takes_more(const as_output *output) {
-    return output->log_rest_size > 0 && as_logfile_fd(output->log) < 0;
-}
-
 int64_t as_output_deadline(const as_output *output) {
-    if (log_takes_more(output)) {
-        return 0;
-    }
     int64_t next = output->room_deadline != 0 ? output->room_deadline : AS_FOREVER;
     return output->log_rest_size ? as_earlier(next, output->log_deadline) : next;
 }
 
 void as_output_handle(as_output *output, const struct pollfd fds[AS_OUTPUT_FDS], int64_t now) {
-    if (log_takes_more(output) || (output->log_rest_size && (fds[AS_OUTPUT_PIPES].revents ||
-                                                             as_due(output->log_deadline, now)))) {
+    if (output->log_rest_size &&
+        (fds[AS_OUTPUT_PIPES].revents || as_due(output->log_deadline, now))) {
         retry_log(output, now);
     }
     if (output->room_deadline != 0 && as_due(output->room_deadline, now)) {

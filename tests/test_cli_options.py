@@ -217,36 +217,29 @@ def test_empty_path(tmp_path: Path, option: str) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["m.toml"]
 
 
-@pytest.mark.parametrize("words", [["logs", "{}", "good"], ["run", "{}"]])
-def test_no_current_directory(tmp_path: Path, words: list[str]) -> None:
-    """In a directory that was removed, the option that counts from it is named."""
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["logs", "{}", "good", "--log-dir", "l"], "--log-dir is 'l', "),
+        (["run", "{}", "--log-dir", "l"], "--log-dir is 'l', "),
+        (["run", "../m.toml"], "../m.toml: "),
+    ],
+)
+def test_no_current_directory(tmp_path: Path, words: list[str], named: str) -> None:
+    """In a directory that was removed, the option or manifest that counts from it is named."""
     (tmp_path / "m.toml").write_text(OPTIONS + _GOOD)
     (tmp_path / "gone").mkdir()
     remove = ["/bin/sh", "-c", 'rmdir "$PWD" && exec "$@"', "sh"]
     arguments = [word.format(tmp_path / "m.toml") for word in words]
     done = subprocess.run(
-        [*remove, *COMMAND, *arguments, "--log-dir", "l"],
+        [*remove, *COMMAND, *arguments],
         cwd=tmp_path / "gone",
         capture_output=True,
         text=True,
     )
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("--log-dir is 'l', expected an absolute path, for there is no")
-
-
-def test_no_current_directory_for_a_manifest(tmp_path: Path) -> None:
-    """The same where the manifest counts from it."""
-    (tmp_path / "m.toml").write_text(OPTIONS + _GOOD)
-    (tmp_path / "gone").mkdir()
-    remove = ["/bin/sh", "-c", 'rmdir "$PWD" && exec "$@"', "sh"]
-    done = subprocess.run(
-        [*remove, *COMMAND, "run", "../m.toml"],
-        cwd=tmp_path / "gone",
-        capture_output=True,
-        text=True,
-    )
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("../m.toml: expected an absolute path, for there is no current")
+    expected = "expected an absolute path, for there is no current directory"
+    assert done.stderr.startswith(f"{named}{expected}")
 
 
 def test_interrupt_before_scripts_start(tmp_path: Path) -> None:

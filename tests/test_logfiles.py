@@ -568,6 +568,18 @@ class PipeFilesystem(OSFilesystem):
         fd = os.open(f"/proc/self/fd/{self._write_end}", flags)
         return LogTarget(fd, None, "pipe", truncate=False)
 
+    def read_slowly(self) -> Background[bytes]:
+        """Read to the end."""
+
+        def read() -> bytes:
+            data = bytearray()
+            while chunk := os.read(self.read_end, 5000):
+                data.extend(chunk)
+                time.sleep(0.0005)
+            return bytes(data)
+
+        return Background(read)
+
     def close_write_end(self) -> None:
         os.close(self._write_end)
 
@@ -578,19 +590,12 @@ class PipeFilesystem(OSFilesystem):
 def test_a_slow_pipe(run: RunScript, lines: Lines) -> None:
     """L3: a log that takes its time holds the script back, and every byte comes."""
     pipe = PipeFilesystem()
-    data = bytearray()
-
-    def drain() -> None:
-        while chunk := os.read(pipe.read_end, 5000):
-            data.extend(chunk)
-            time.sleep(0.0005)
-
-    reader = Background(drain)
+    reader = pipe.read_slowly()
     result = run("seq 100000", filesystem=pipe, stall_timeout=None)
     pipe.close_write_end()
-    reader.result()
+    data = reader.result()
     pipe.close()
-    assert bytes(data) == b"".join(b"%d\n" % i for i in range(1, 100_001))
+    assert data == b"".join(b"%d\n" % i for i in range(1, 100_001))
     assert len(lines.lines) == 100_000
     assert result.log_error is None
 
@@ -611,17 +616,10 @@ def test_a_stuck_pipe(run: RunScript, lines: Lines) -> None:
 def test_a_slow_pipe_for_both_streams(run: RunScript) -> None:
     """L3: what one stream's bytes wait for, the other one's wait for, too."""
     pipe = PipeFilesystem()
-    data = bytearray()
-
-    def drain() -> None:
-        while chunk := os.read(pipe.read_end, 5000):
-            data.extend(chunk)
-            time.sleep(0.0005)
-
-    reader = Background(drain)
+    reader = pipe.read_slowly()
     result = run("seq 100000 & seq 100000 >&2; wait", filesystem=pipe, stall_timeout=None)
     pipe.close_write_end()
-    reader.result()
+    data = reader.result()
     pipe.close()
     assert result.log_error is None
     assert sorted(data) == sorted(2 * b"".join(b"%d\n" % i for i in range(1, 100_001)))
@@ -633,14 +631,8 @@ def test_a_pipe_that_was_stuck(
 ) -> None:
     """L3: when it takes something again, the script is held back for it again; the first error is
     the one that is told."""
-    go, pipe, data = tmp_path / "go", PipeFilesystem(), bytearray()
+    go, pipe = tmp_path / "go", PipeFilesystem()
     os.mkfifo(go)
-
-    def drain() -> None:
-        while chunk := os.read(pipe.read_end, 5000):
-            data.extend(chunk)
-            time.sleep(0.0005)
-
     script = f"seq 300000; echo full; read go <{go}; echo begin; seq 100000"
     # It is the logger's, too.
     runner = make_runner(script, filesystem=pipe, stall_timeout=2.0)
@@ -652,12 +644,12 @@ def test_a_pipe_that_was_stuck(
         (result,) = call.result()
         pipe.close_write_end()
     else:
-        draining = Background(drain)
+        draining = pipe.read_slowly()
         eventually(lambda: not select.select([pipe.read_end], [], [], 0)[0], "the pipe is empty")
         go.write_text("\n")
         (result,) = call.result()
         pipe.close_write_end()
-        draining.result()
+        data = draining.result()
         pipe.close()
         after = b"begin\n" + b"".join(b"%d\n" % i for i in range(1, 100_001))
         assert data.endswith(after)

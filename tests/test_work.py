@@ -121,6 +121,12 @@ with make("true") as runner:
     say("end")
 """
 
+WAIT = f"""\
+{SAY_TASKS}    say("begin")
+    time.sleep(1)
+    say("end")
+"""
+
 HELD = f"""
 with make(*["exec sleep infinity"] * 30) as runner:
     cancel = CancelToken()
@@ -129,16 +135,13 @@ with make(*["exec sleep infinity"] * 30) as runner:
     while sum(run.pid is not None for run in runner.runs()) < 30:
         time.sleep(0.01)
     time.sleep(0.5)
-    {SAY_TASKS}
-    say("begin")
-    time.sleep(1)
-    say("end")
+    {WAIT}
     cancel.cancel()
     call.join()
 """
 
 STOPPING = f"""
-with make(*["trap '' HUP; echo ready; exec sleep infinity"] * 5, kill_delay=4) as runner:
+with make(*["trap '' HUP; echo ready; exec sleep infinity"] * 5, kill_delay=None) as runner:
     cancel = CancelToken()
     call = threading.Thread(target=lambda: runner.execute(cancel=cancel, check=False))
     call.start()
@@ -146,10 +149,9 @@ with make(*["trap '' HUP; echo ready; exec sleep infinity"] * 5, kill_delay=4) a
         time.sleep(0.01)
     cancel.cancel()
     time.sleep(1)
-    {SAY_TASKS}
-    say("begin")
-    time.sleep(1)
-    say("end")
+    {WAIT}
+    for run in runner.runs():
+        os.kill(run.pid, signal.SIGKILL)
     call.join()
 """
 
@@ -168,10 +170,7 @@ with make(flood, get_script_logger=lambda _: Stuck(), **never) as one:
     while [run.state for run in one.runs()] != [RunState.DELIVERING]:
         time.sleep(0.01)
     time.sleep(0.5)
-    {SAY_TASKS}
-    say("begin")
-    time.sleep(1)
-    say("end")
+    {WAIT}
     ended.set()
     call.join()
 """

@@ -104,6 +104,15 @@ static void check_file(const place *p, const char *name, const char *expected) {
     check_clear(&found);
 }
 
+/* Lowers a limit of this process; returns what it was. */
+static struct rlimit lower(int what, rlim_t to) {
+    struct rlimit old;
+    CHECK_EQUAL(getrlimit(what, &old), 0);
+    struct rlimit few = {.rlim_cur = to, .rlim_max = old.rlim_max};
+    CHECK_EQUAL(setrlimit(what, &few), 0);
+    return old;
+}
+
 /* ---- one file ---- */
 
 /* L3: all bytes, in order. */
@@ -291,14 +300,10 @@ static void emptied_log(void) {
 /* R3, L4: without a descriptor for the new file the old one goes on, and no backup is lost. */
 static void rotation_fails(void) {
     place p = place_with_log(4, 3, 4);
-    struct rlimit old, few;
     write_text(p.log, "111\n");
     write_text(p.log, "222\n");
     write_text(p.log, "333\n");
-    CHECK_EQUAL(getrlimit(RLIMIT_NOFILE, &old), 0);
-    few = old;
-    few.rlim_cur = 0;
-    CHECK_EQUAL(setrlimit(RLIMIT_NOFILE, &few), 0);
+    struct rlimit old = lower(RLIMIT_NOFILE, 0);
     for (int i = 0; i < 4; i++) {
         int error = 0;
         CHECK_EQUAL(as_logfile_write(p.log, "44\n", 3, &error), 3);
@@ -328,13 +333,9 @@ static void removed_log(void) {
 /* L3: a full file system fails the write; once there is room, writing goes on. */
 static void file_limit(void) {
     place p = place_with_log(AS_FOREVER, 1, 100);
-    struct rlimit old, few;
     int error = 0;
     CHECK(signal(SIGXFSZ, SIG_IGN) != SIG_ERR);
-    CHECK_EQUAL(getrlimit(RLIMIT_FSIZE, &old), 0);
-    few = old;
-    few.rlim_cur = 10;
-    CHECK_EQUAL(setrlimit(RLIMIT_FSIZE, &few), 0);
+    struct rlimit old = lower(RLIMIT_FSIZE, 10);
     CHECK_EQUAL(as_logfile_write(p.log, "0123456789abc", 13, &error), 13);
     CHECK_EQUAL(error, EFBIG);
     CHECK_EQUAL(setrlimit(RLIMIT_FSIZE, &old), 0);
@@ -348,14 +349,10 @@ static void file_limit(void) {
 /* L3: the same while an unfinished line moves: no byte is lost, some may be in both files. */
 static void file_limit_in_rotation(void) {
     place p = place_with_log(30, 2, 25);
-    struct rlimit old, few;
     int error = 0;
     CHECK(signal(SIGXFSZ, SIG_IGN) != SIG_ERR);
     write_text(p.log, "12\nabcdefghijklmnopqrst");
-    CHECK_EQUAL(getrlimit(RLIMIT_FSIZE, &old), 0);
-    few = old;
-    few.rlim_cur = 5;
-    CHECK_EQUAL(setrlimit(RLIMIT_FSIZE, &few), 0);
+    struct rlimit old = lower(RLIMIT_FSIZE, 5);
     CHECK_EQUAL(as_logfile_write(p.log, "uvwxyzUVWXYZ", 12, &error), 12);
     CHECK_EQUAL(error, EFBIG);
     CHECK_EQUAL(setrlimit(RLIMIT_FSIZE, &old), 0);
@@ -366,13 +363,9 @@ static void file_limit_in_rotation(void) {
 /* L4: on a full disk no backup gives way to a file that holds nothing. */
 static void file_limit_and_backups(void) {
     place p = place_with_log(10, 2, 9);
-    struct rlimit old, none;
     CHECK(signal(SIGXFSZ, SIG_IGN) != SIG_ERR);
     write_text(p.log, "1234567\nabcdefg\n");
-    CHECK_EQUAL(getrlimit(RLIMIT_FSIZE, &old), 0);
-    none = old;
-    none.rlim_cur = 0;
-    CHECK_EQUAL(setrlimit(RLIMIT_FSIZE, &none), 0);
+    struct rlimit old = lower(RLIMIT_FSIZE, 0);
     for (int i = 0; i < 3; i++) {
         int error = 0;
         CHECK_EQUAL(as_logfile_write(p.log, "ABCDEFG\nHIJKLMN\n", 16, &error), 16);
