@@ -1,10 +1,15 @@
 // gopeer.go: what Coder's agent, a program in Go, does for a script, with Go's standard library alone.
 //
-//	gopeer each COUNT TIMEOUT LOG PROGRAM [ARG...]    one after the other; TIMEOUT in ms, 0: none
-//	gopeer once COUNT DIRECTORY PROGRAM [ARG...]      all at once
+//	gopeer each COUNT TIMEOUT LOG SHELL SCRIPT    one after the other; TIMEOUT in ms, 0: none
+//	gopeer once COUNT DIRECTORY SHELL SCRIPT      all at once, each with a log of its own in DIRECTORY
 //
 // Both print one line of JSON: {"ns": total, "each": [ns, ...], "lines": n}. `each` has what each one
 // took, or how late its timeout was, and `once` leaves it empty.
+//
+// For each script that agent finds the log's name, makes the directories, looks up the user's shell, merges
+// the environment, has one goroutine for the script, one that waits for the process, one for the context, one
+// for each pipe and one for the report of its end, and writes two records to the agent's log. So does this,
+// but the shell comes from the arguments and the records are below the log's level.
 package main
 
 import (
@@ -14,10 +19,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -79,36 +87,188 @@ func (c *cutter) close() error {
 	return c.emit(c.partial.Bytes())
 }
 
-// run runs one program to its end, in a session of its own.
-func run(ctx context.Context, timeout time.Duration, log string, words []string, to send) (err error) {
-	data := filepath.Join(filepath.Dir(os.Args[0]), "data")
-	if err := os.MkdirAll(data, 0o700); err != nil {
+// script is one that a runner runs.
+type script struct {
+	id      [16]byte
+	log     string
+	text    string
+	timeout time.Duration
+}
+
+// report is what is said of a script's end.
+type report struct {
+	id         []byte
+	start, end time.Time
+	exitCode   int
+}
+
+type runner struct {
+	data    string
+	shell   string
+	scripts []script
+	lines   *counter
+	logger  *slog.Logger
+
+	succeeded, failed, reported atomic.Int64
+	running                     sync.WaitGroup
+}
+
+// execute runs all scripts side by side, and returns when the last one has ended.
+func (r *runner) execute(ctx context.Context) error {
+	var all sync.WaitGroup
+	failures := make([]error, len(r.scripts))
+	for n := range r.scripts {
+		all.Add(1)
+		go func() {
+			defer all.Done()
+			failures[n] = r.count(r.run(ctx, r.scripts[n]))
+		}()
+	}
+	all.Wait()
+	return errors.Join(failures...)
+}
+
+func (r *runner) count(err error) error {
+	if err == nil {
+		r.succeeded.Add(1)
+	} else {
+		r.failed.Add(1)
+	}
+	return err
+}
+
+// run runs one script to its end, in a session of its own.
+func (r *runner) run(ctx context.Context, script script) (err error) {
+	log, err := r.logPath(script)
+	if err != nil {
 		return err
 	}
+	data := filepath.Join(r.data, fmt.Sprintf("%x", script.id))
+	for _, directory := range []string{data, filepath.Dir(log)} {
+		if err := os.MkdirAll(directory, 0o700); err != nil {
+			return err
+		}
+	}
+	logger := r.logger.With("id", script.id, "log", log, "data", data)
+	logger.Info("running a script", "script", script.text)
 	file, err := os.OpenFile(log, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
 
-	if timeout > 0 {
+	if script.timeout > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, timeout)
+		ctx, cancel = context.WithTimeout(ctx, script.timeout)
 		defer cancel()
 	}
-	cmd := exec.CommandContext(ctx, words[0], words[1:]...)
-	cmd.Env = append(os.Environ(), "CODER_SCRIPT_DATA_DIR="+data)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	cmd.WaitDelay = 10 * time.Second
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGHUP) }
-	out := &cutter{ctx: ctx, send: to}
-	errs := &cutter{ctx: ctx, send: to, isErr: true}
+	cmd, err := r.command(ctx, script.text, data)
+	if err != nil {
+		return err
+	}
+	out := &cutter{ctx: ctx, send: r.lines.send}
+	errs := &cutter{ctx: ctx, send: r.lines.send, isErr: true}
 	cmd.Stdout = io.MultiWriter(file, out)
 	cmd.Stderr = io.MultiWriter(file, errs)
+
+	start := time.Now().UTC()
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	return errors.Join(cmd.Wait(), out.close(), errs.close())
+	done := make(chan error, 1)
+	r.running.Add(1)
+	go func() {
+		defer r.running.Done()
+		done <- cmd.Wait()
+	}()
+	select {
+	case <-ctx.Done():
+		<-done
+		err = ctx.Err()
+	case err = <-done:
+	}
+	err = errors.Join(err, out.close(), errs.close())
+	end := time.Now().UTC()
+	logger.Info("a script ended", "took", end.Sub(start), "exit_code", cmd.ProcessState.ExitCode())
+	r.running.Add(1)
+	go func() {
+		defer r.running.Done()
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		defer cancel()
+		r.tell(ctx, report{script.id[:], start, end, cmd.ProcessState.ExitCode()})
+	}()
+	return err
+}
+
+func (r *runner) tell(context.Context, report) { r.reported.Add(1) }
+
+func (r *runner) logPath(script script) (string, error) {
+	log := script.log
+	if strings.HasPrefix(log, "~") {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return "", err
+		}
+		log = filepath.Join(home, log[1:])
+	}
+	return filepath.Abs(os.ExpandEnv(log))
+}
+
+func (r *runner) command(ctx context.Context, text, data string) (*exec.Cmd, error) {
+	who, err := user.Current()
+	if err != nil {
+		return nil, err
+	}
+	if err := findShell(who.Username); err != nil {
+		return nil, err
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(home); err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, r.shell, "-c", text)
+	cmd.Dir = home
+	cmd.Env = append(r.environment(who.Username), "CODER_SCRIPT_DATA_DIR="+data, "CODER_SCRIPT_BIN_DIR="+r.bin())
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	cmd.WaitDelay = 10 * time.Second
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGHUP) }
+	return cmd, nil
+}
+
+func (r *runner) bin() string { return filepath.Join(r.data, "bin") }
+
+// findShell looks up the user's shell, which is read anew for each script.
+func findShell(name string) error {
+	users, err := os.ReadFile("/etc/passwd")
+	if err != nil {
+		return err
+	}
+	for _, line := range strings.Split(string(users), "\n") {
+		if strings.HasPrefix(line, name+":") && len(strings.Split(line, ":")) == 7 {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s is not in /etc/passwd", name)
+}
+
+// environment merges the agent's own variables with what it tells each script.
+func (r *runner) environment(name string) []string {
+	merged := map[string]string{"CODER": "true", "USER": name, "SSH_CLIENT": "0.0.0.0 0 0"}
+	for _, pair := range os.Environ() {
+		key, value, found := strings.Cut(pair, "=")
+		if _, known := merged[key]; found && !known {
+			merged[key] = value
+		}
+	}
+	merged["PATH"] = r.bin() + string(filepath.ListSeparator) + merged["PATH"]
+	pairs := make([]string, 0, len(merged)+2)
+	for key, value := range merged {
+		pairs = append(pairs, fmt.Sprintf("%s=%s", key, value))
+	}
+	return pairs
 }
 
 func expect(err error, what string) {
@@ -130,52 +290,63 @@ type result struct {
 	Lines int64           `json:"lines"`
 }
 
-func each(count int, timeout time.Duration, log string, words []string, to send) []time.Duration {
+func (r *runner) add(text, log string, timeout time.Duration) {
+	// A script keeps its id, and with it its directory, when the agent starts anew.
+	id := [16]byte{14: byte(len(r.scripts) >> 8), 15: byte(len(r.scripts))}
+	r.scripts = append(r.scripts, script{id, log, text, timeout})
+}
+
+// each executes the one script so often.
+func (r *runner) each(ctx context.Context, count int) []time.Duration {
 	times := []time.Duration{}
+	only := r.scripts[0]
 	for range count {
 		began := time.Now()
-		err := run(context.Background(), timeout, log, words, to)
-		late := time.Since(began) - timeout
+		err := r.execute(ctx)
+		late := time.Since(began) - only.timeout
 		times = append(times, late)
-		if timeout == 0 {
-			expect(err, words[0])
+		if only.timeout == 0 {
+			expect(err, only.text)
 		} else if late < 0 {
-			expect(errors.Join(errors.New("it ended before its timeout"), err), words[0])
+			expect(errors.Join(errors.New("it ended before its timeout"), err), only.text)
 		}
 	}
 	return times
 }
 
-func once(count int, directory string, words []string, to send) {
-	var all sync.WaitGroup
-	for n := range count {
-		all.Add(1)
-		go func() {
-			defer all.Done()
-			log := filepath.Join(directory, strconv.Itoa(n))
-			expect(run(context.Background(), 0, log, words, to), words[0])
-		}()
-	}
-	all.Wait()
-}
-
 func main() {
 	arguments := os.Args
-	if len(arguments) < 5 {
-		fmt.Fprintln(os.Stderr, "usage: gopeer each COUNT TIMEOUT LOG PROGRAM [ARG...]\n"+
-			"       gopeer once COUNT DIRECTORY PROGRAM [ARG...]")
+	if len(arguments) < 6 {
+		fmt.Fprintln(os.Stderr, "usage: gopeer each COUNT TIMEOUT LOG SHELL SCRIPT\n"+
+			"       gopeer once COUNT DIRECTORY SHELL SCRIPT")
 		os.Exit(2)
 	}
-	var lines counter
-	made := result{Each: []time.Duration{}}
-	began := time.Now()
-	if count := number(arguments[2]); arguments[1] == "each" {
-		timeout := time.Duration(number(arguments[3])) * time.Millisecond
-		made.Each = each(count, timeout, arguments[4], arguments[5:], lines.send)
-	} else {
-		once(count, arguments[3], arguments[4:], lines.send)
+	kind, count, last := arguments[1], number(arguments[2]), len(arguments)-1
+	made := &runner{
+		data:   filepath.Join(filepath.Dir(os.Args[0]), "data"),
+		shell:  arguments[last-1],
+		lines:  &counter{},
+		logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	}
-	made.Total = time.Since(began)
-	made.Lines = lines.lines.Load()
-	expect(json.NewEncoder(os.Stdout).Encode(made), "result")
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	got := result{Each: []time.Duration{}}
+	if kind == "each" {
+		timeout := time.Duration(number(arguments[3])) * time.Millisecond
+		made.add(arguments[last], arguments[4], timeout)
+	} else {
+		for n := range count {
+			made.add(arguments[last], filepath.Join(arguments[3], strconv.Itoa(n)), 0)
+		}
+	}
+	began := time.Now()
+	if kind == "each" {
+		got.Each = made.each(ctx, count)
+	} else {
+		expect(made.execute(ctx), arguments[last])
+	}
+	got.Total = time.Since(began)
+	made.running.Wait()
+	got.Lines = made.lines.lines.Load()
+	expect(json.NewEncoder(os.Stdout).Encode(got), "result")
 }

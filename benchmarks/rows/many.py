@@ -38,7 +38,7 @@ def _floor(count: int) -> Measure:
 def _go(count: int) -> Measure:
     def measure(lab: Lab) -> Sample:
         with Meter() as meter:
-            go = time_go(lab, 0, "once", count, lab.directory("many"), SHELL, "-c", "true")
+            go = time_go(lab, 0, "once", count, lab.directory("many"), SHELL, "true")
         return Sample(count / go.total, meter.cpu / count * 1e6)
 
     return measure
