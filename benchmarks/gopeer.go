@@ -189,7 +189,7 @@ func (r *runner) run(ctx context.Context, script script) (err error) {
 	}
 	err = errors.Join(err, out.close(), errs.close())
 	end := time.Now().UTC()
-	logger.Info("a script ended", "took", end.Sub(start), "exit_code", cmd.ProcessState.ExitCode())
+	logger.Info(log+" ended", "took", end.Sub(start), "exit_code", cmd.ProcessState.ExitCode())
 	r.running.Add(1)
 	go func() {
 		defer r.running.Done()
@@ -229,9 +229,13 @@ func (r *runner) command(ctx context.Context, text, data string) (*exec.Cmd, err
 	if _, err := os.Stat(home); err != nil {
 		return nil, err
 	}
+	environment, err := r.environment(who.Username)
+	if err != nil {
+		return nil, err
+	}
 	cmd := exec.CommandContext(ctx, r.shell, "-c", text)
 	cmd.Dir = home
-	cmd.Env = append(r.environment(who.Username), "CODER_SCRIPT_DATA_DIR="+data, "CODER_SCRIPT_BIN_DIR="+r.bin())
+	cmd.Env = append(environment, "CODER_SCRIPT_DATA_DIR="+data, "CODER_SCRIPT_BIN_DIR="+r.bin())
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	cmd.WaitDelay = 10 * time.Second
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGHUP) }
@@ -255,9 +259,23 @@ func findShell(name string) error {
 }
 
 // environment merges the agent's own variables with what it tells each script.
-func (r *runner) environment(name string) []string {
-	merged := map[string]string{"CODER": "true", "USER": name, "SSH_CLIENT": "0.0.0.0 0 0"}
-	for _, pair := range os.Environ() {
+func (r *runner) environment(user string) ([]string, error) {
+	agent, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	merged := map[string]string{
+		"CODER":                               "true",
+		"CODER_WORKSPACE_NAME":                "benchmark",
+		"CODER_WORKSPACE_AGENT_NAME":          "main",
+		"CODER_AGENT_TOKEN":                   "none",
+		"GIT_SSH_COMMAND":                     fmt.Sprintf("%s gitssh --", agent),
+		"CS_DISABLE_GETTING_STARTED_OVERRIDE": "true",
+	}
+	nobody := "0.0.0.0 0"
+	current := append(os.Environ(), "USER="+user, "SSH_CLIENT="+nobody+" 0",
+		fmt.Sprintf("SSH_CONNECTION=%s %s", nobody, nobody))
+	for _, pair := range current {
 		key, value, found := strings.Cut(pair, "=")
 		if _, known := merged[key]; found && !known {
 			merged[key] = value
@@ -268,7 +286,7 @@ func (r *runner) environment(name string) []string {
 	for key, value := range merged {
 		pairs = append(pairs, fmt.Sprintf("%s=%s", key, value))
 	}
-	return pairs
+	return pairs, nil
 }
 
 func expect(err error, what string) {
