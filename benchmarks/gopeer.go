@@ -219,7 +219,7 @@ func (r *runner) command(ctx context.Context, text, data string) (*exec.Cmd, err
 	if err != nil {
 		return nil, err
 	}
-	if err := findShell(who.Username); err != nil {
+	if _, err := loginShell(who.Username); err != nil {
 		return nil, err
 	}
 	home, err := os.UserHomeDir()
@@ -244,18 +244,18 @@ func (r *runner) command(ctx context.Context, text, data string) (*exec.Cmd, err
 
 func (r *runner) bin() string { return filepath.Join(r.data, "bin") }
 
-// findShell looks up the user's shell, which is read anew for each script.
-func findShell(name string) error {
+// loginShell looks up a user's shell, which that agent does anew for each script.
+func loginShell(user string) (string, error) {
 	users, err := os.ReadFile("/etc/passwd")
 	if err != nil {
-		return err
+		return "", err
 	}
 	for _, line := range strings.Split(string(users), "\n") {
-		if strings.HasPrefix(line, name+":") && len(strings.Split(line, ":")) == 7 {
-			return nil
+		if strings.HasPrefix(line, user+":") {
+			return line[strings.LastIndexByte(line, ':')+1:], nil
 		}
 	}
-	return fmt.Errorf("%s is not in /etc/passwd", name)
+	return os.Getenv("SHELL"), nil
 }
 
 // environment merges the agent's own variables with what it tells each script.
