@@ -15,6 +15,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Generic, TypeVar
 
+import pytest
+
 from agentscripts import LogBatch
 from agentscripts.testing import RecordingLogger
 
@@ -162,6 +164,18 @@ def descriptors() -> dict[int, str]:
         with contextlib.suppress(OSError):  # the one that lists
             found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
     return found
+
+
+def no_threads(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Have no thread of that name start, as when none is left in the system."""
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == name:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
 
 
 @contextlib.contextmanager

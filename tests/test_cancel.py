@@ -7,6 +7,7 @@ import gc
 import pickle
 import signal
 import threading
+from uuid import UUID
 
 import pytest
 from conftest import MakeRunner
@@ -141,3 +142,24 @@ def test_cancel_races(make_runner: MakeRunner) -> None:
         timer.join()
         assert len(results) == 2
         assert {one.status for one in results} <= {RunStatus.SUCCEEDED, RunStatus.CANCELLED}
+
+
+@pytest.mark.parametrize("kill", [False, True])
+def test_cancel_during_a_start(make_runner: MakeRunner, kill: bool) -> None:
+    """K1: a cancel that comes while the process is being started ends it; a later one that is not
+    as strong leaves it at SIGKILL."""
+
+    def get_script_logger(_: UUID) -> Lines:
+        if kill:
+            runner._calls.cancel_all(kill=True)
+        assert runner.cancel(runner.runs()[0].run_id)
+        return Lines()
+
+    runner = make_runner(
+        "trap '' HUP; exec sleep 60" if kill else "exec sleep 60",
+        get_script_logger=get_script_logger,
+        kill_delay=60,
+    )
+    (result,) = runner.execute(check=False)
+    assert result.status is RunStatus.CANCELLED
+    assert result.exit_code == (-signal.SIGKILL if kill else -signal.SIGHUP)

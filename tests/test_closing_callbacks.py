@@ -13,7 +13,16 @@ from typing import Any
 
 import pytest
 from conftest import MakeRunner
-from support import PATIENCE, Background, Lines, descriptors, eventually, run_host, threads
+from support import (
+    PATIENCE,
+    Background,
+    Lines,
+    descriptors,
+    eventually,
+    no_threads,
+    run_host,
+    threads,
+)
 
 from agentscripts import (
     LogBatch,
@@ -325,24 +334,13 @@ def test_close_waits_for_an_execute_of_the_cron_stage(
     assert lines.lines[-1] == "done"
 
 
-def _no_threads(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    start = threading.Thread.start
-
-    def refuse(thread: threading.Thread) -> None:
-        if thread.name == name:
-            raise RuntimeError("can't start new thread")
-        start(thread)
-
-    monkeypatch.setattr(threading.Thread, "start", refuse)
-
-
 def test_no_thread_for_the_scheduler(
     make_runner: MakeRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """R2: start_cron says so, leaves nothing behind, and may be tried again."""
     runner = make_runner(Script(script="true", cron=EVERY_SECOND))
     with monkeypatch.context() as patch:
-        _no_threads(patch, "agentscripts-cron")
+        no_threads(patch, "agentscripts-cron")
         for _ in range(2):
             with pytest.raises(OSError, match="no thread"):
                 runner.start_cron()
@@ -355,7 +353,7 @@ def test_no_thread_in_init(make_runner: MakeRunner, monkeypatch: pytest.MonkeyPa
     runner = make_runner()
     before = set(descriptors())
     with monkeypatch.context() as patch:
-        _no_threads(patch, "agentscripts-reports")
+        no_threads(patch, "agentscripts-reports")
         with pytest.raises(OSError, match="no thread"):
             runner.init([Script(script="true")], on_complete=print)
     assert set(descriptors()) == before

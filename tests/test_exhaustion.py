@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import MakeRunner
-from support import Background, Lines, all_descriptors_taken, run_host
+from support import Background, Lines, all_descriptors_taken, no_threads, run_host
 
 from agentscripts import CancelToken, OSFilesystem, RunStatus, Script
 from agentscripts._files import LogTarget
@@ -117,6 +117,13 @@ def test_another_run_that_ends_just_now(make_runner: MakeRunner, lines: Lines) -
     scarce.enough.set()
     scarce.before_refusal.set()
     assert [one.status for one in poor.result()] == [RunStatus.SUCCEEDED]
+
+
+def test_no_thread_for_the_runs(make_runner: MakeRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R3: the caller's thread performs all of them then, one after the other."""
+    runner = make_runner(*["true"] * 3)
+    no_threads(monkeypatch, "agentscripts-run")
+    assert all(one.ok for one in Background(runner.execute).result())
 
 
 @pytest.mark.parametrize("how", ["timeout", "token", "cancel", "close"])
