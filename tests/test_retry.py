@@ -8,10 +8,12 @@ import gc
 import logging
 import os
 import threading
+import time
 from datetime import UTC, datetime
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import MakeRunner
@@ -27,6 +29,7 @@ from agentscripts import (
     RunStatus,
     Script,
     Stage,
+    _execution,
 )
 from agentscripts._retry import added_up, delay_before_next
 from agentscripts._writers import WRITERS
@@ -416,3 +419,38 @@ def test_survivors_of_all_attempts() -> None:
     one = dataclasses.replace(ATTEMPT, survivors=(7,))
     both = added_up(one, dataclasses.replace(one, survivors=(8,)))
     assert (both.survivors, both.attempts) == ((7, 8), 2)
+
+
+@pytest.mark.slow
+def test_no_attempt_is_promised_that_cannot_come(
+    make_runner: MakeRunner, lines: Lines, tmp_path: Path
+) -> None:
+    """Retry: K5: not when the call's time passes while a background process keeps the output open:
+    the run failed before, so it is not TIMED_OUT."""
+    text = f"(until [ -e {tmp_path}/go ]; do sleep 0.01; done) & echo up; exit 3"
+    runner = make_runner(Script(script=text, retries=1), wait_delay=60)
+    began = time.monotonic()
+    call = Background(lambda: runner.execute(timeout=1.5, check=False))
+    lines.wait_for("up")
+    while time.monotonic() < began + 1.6:
+        time.sleep(0.1)
+    (tmp_path / "go").touch()
+    (result,) = call.result()
+    assert (result.status, result.exit_code, result.attempts) == (RunStatus.FAILED, 3, 1)
+    assert lines.lines == ["up"]
+
+
+def test_no_attempt_is_promised_to_what_is_cancelled(
+    make_runner: MakeRunner, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Retry: K1: a cancel that comes right after the process's end has nothing left to end."""
+
+    def cancel_first(*arguments: Any) -> float | None:
+        assert runner.cancel(runner.runs()[0].run_id)
+        return delay_before_next(*arguments)
+
+    monkeypatch.setattr(_execution, "delay_before_next", cancel_first)
+    runner = make_runner(Script(script="exit 3", retries=1, retry_delay=60))
+    (result,) = runner.execute(check=False)
+    assert (result.status, result.attempts) == (RunStatus.FAILED, 1)
+    assert lines.lines == []
