@@ -7,21 +7,23 @@ from typing import Final
 from benchmarks.lab import Lab, NoCompilerError, Times
 from benchmarks.row import Cannot
 
-__all__ = ["GO", "time_go"]
+__all__ = ["GO", "run_go", "time_go"]
 
 GO: Final = "Go"
 
 
-def time_go(lab: Lab, lines: int, *arguments: object) -> Times:
-    """Run the tool ``gopeer``; it must get so many lines.
-
-    Raises ``Cannot`` without a compiler.
-    """
+def run_go(lab: Lab, *arguments: object) -> Times:
+    """Run the tool ``gopeer``. Raises ``Cannot`` without a compiler."""
     try:
         lab.tool("gopeer")
     except NoCompilerError as error:
         raise Cannot(str(error)) from None
-    times = lab.time("gopeer", *arguments)
-    if times.lines != lines:
-        raise RuntimeError(f"{times.lines} lines came")
+    return lab.time("gopeer", *arguments)
+
+
+def time_go(lab: Lab, lines: int, *arguments: object) -> Times:
+    """Do so; it must get so many lines, and no script may fail. Raises ``Cannot``, too."""
+    times = run_go(lab, *arguments)
+    if times.lines != lines or times.besides["failed"]:
+        raise RuntimeError(f"{times.lines} lines came, {times.besides['failed']} scripts failed")
     return times

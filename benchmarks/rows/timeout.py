@@ -108,7 +108,7 @@ def _ours(case: _Case) -> Measure:
 
 def _go(lab: Lab) -> Sample:
     log, count = lab.directory("timeout") / "go", lab.pick(3, 2)
-    words = ("each", count, round(TIMEOUT * 1e3), log, SHELL, "sleep infinity")
+    words = ("each", "-timeout", f"{TIMEOUT}s", count, log, SHELL, "sleep infinity")
     return Sample(statistics.median(time_go(lab, 0, *words).each) * 1e3)
 
 

@@ -1,21 +1,13 @@
-// gopeer.go: what Coder's agent, a program in Go, does for a script, with Go's standard library alone.
+// runner.go: what Coder's agent does for a script.
 //
-//	gopeer each COUNT TIMEOUT LOG SHELL SCRIPT    one after the other; TIMEOUT in ms, 0: none
-//	gopeer once COUNT DIRECTORY SHELL SCRIPT      all at once, each with a log of its own in DIRECTORY
-//
-// Both print one line of JSON: {"ns": total, "each": [ns, ...], "lines": n}. `each` has what each one
-// took, or how late its timeout was, and `once` leaves it empty.
-//
-// For each script that agent finds the log's name, makes the directories, looks up the user's shell, merges
-// the environment, has one goroutine for the script, one that waits for the process, one for the context, one
-// for each pipe and one for the report of its end, and writes two records to the agent's log. So does this,
-// but the shell comes from the arguments and the records are below the log's level.
+// For each one it finds the log's name, makes the directories, looks up the user's shell, merges the
+// environment, has one goroutine for the script, one that waits for the process, one for the context, one for
+// each pipe and one for the report of its end, and writes two records to the agent's log. So does this, but the
+// shell comes from the arguments and the records are below the log's level.
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -24,68 +16,12 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 )
-
-// entry is what a logger gets for each line.
-type entry struct {
-	at    time.Time
-	text  string
-	isErr bool
-}
-
-// counter is the logger: it counts lines, and forgets them.
-type counter struct{ lines atomic.Int64 }
-
-func (c *counter) send(_ context.Context, entries ...entry) error {
-	c.lines.Add(int64(len(entries)))
-	return nil
-}
-
-type send func(context.Context, ...entry) error
-
-// cutter makes entries of what is written to it.
-type cutter struct {
-	ctx     context.Context
-	send    send
-	isErr   bool
-	partial bytes.Buffer
-}
-
-func (c *cutter) Write(p []byte) (int, error) {
-	for rest := p; ; {
-		line, after, found := bytes.Cut(rest, []byte{'\n'})
-		if !found {
-			c.partial.Write(rest)
-			return len(p), nil
-		}
-		rest = after
-		if c.partial.Len() > 0 {
-			c.partial.Write(line)
-			line = c.partial.Bytes()
-			c.partial.Reset()
-		}
-		if err := c.emit(bytes.TrimSuffix(line, []byte{'\r'})); err != nil {
-			return 0, err
-		}
-	}
-}
-
-func (c *cutter) emit(line []byte) error {
-	return c.send(c.ctx, entry{time.Now().UTC(), string(line), c.isErr})
-}
-
-func (c *cutter) close() error {
-	if c.partial.Len() == 0 {
-		return nil
-	}
-	return c.emit(c.partial.Bytes())
-}
 
 // script is one that a runner runs.
 type script struct {
@@ -109,8 +45,8 @@ type runner struct {
 	lines   *counter
 	logger  *slog.Logger
 
-	succeeded, failed, reported atomic.Int64
-	running                     sync.WaitGroup
+	started, succeeded, failed, reported atomic.Int64
+	running                              sync.WaitGroup
 }
 
 // execute runs all scripts side by side, and returns when the last one has ended.
@@ -126,6 +62,13 @@ func (r *runner) execute(ctx context.Context) error {
 	}
 	all.Wait()
 	return errors.Join(failures...)
+}
+
+// add takes another script.
+func (r *runner) add(text, log string, timeout time.Duration) {
+	// A script keeps its id, and with it its directory, when the agent starts anew.
+	id := [16]byte{14: byte(len(r.scripts) >> 8), 15: byte(len(r.scripts))}
+	r.scripts = append(r.scripts, script{id, log, text, timeout})
 }
 
 func (r *runner) count(err error) error {
@@ -175,6 +118,7 @@ func (r *runner) run(ctx context.Context, script script) (err error) {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
+	r.started.Add(1)
 	done := make(chan error, 1)
 	r.running.Add(1)
 	go func() {
@@ -287,84 +231,4 @@ func (r *runner) environment(user string) ([]string, error) {
 		pairs = append(pairs, fmt.Sprintf("%s=%s", key, value))
 	}
 	return pairs, nil
-}
-
-func expect(err error, what string) {
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "gopeer: %s: %v\n", what, err)
-		os.Exit(1)
-	}
-}
-
-func number(text string) int {
-	n, err := strconv.Atoi(text)
-	expect(err, text)
-	return n
-}
-
-type result struct {
-	Total time.Duration   `json:"ns"`
-	Each  []time.Duration `json:"each"`
-	Lines int64           `json:"lines"`
-}
-
-func (r *runner) add(text, log string, timeout time.Duration) {
-	// A script keeps its id, and with it its directory, when the agent starts anew.
-	id := [16]byte{14: byte(len(r.scripts) >> 8), 15: byte(len(r.scripts))}
-	r.scripts = append(r.scripts, script{id, log, text, timeout})
-}
-
-// each executes the one script so often.
-func (r *runner) each(ctx context.Context, count int) []time.Duration {
-	times := []time.Duration{}
-	only := r.scripts[0]
-	for range count {
-		began := time.Now()
-		err := r.execute(ctx)
-		late := time.Since(began) - only.timeout
-		times = append(times, late)
-		if only.timeout == 0 {
-			expect(err, only.text)
-		} else if late < 0 {
-			expect(errors.Join(errors.New("it ended before its timeout"), err), only.text)
-		}
-	}
-	return times
-}
-
-func main() {
-	arguments := os.Args
-	if len(arguments) < 6 {
-		fmt.Fprintln(os.Stderr, "usage: gopeer each COUNT TIMEOUT LOG SHELL SCRIPT\n"+
-			"       gopeer once COUNT DIRECTORY SHELL SCRIPT")
-		os.Exit(2)
-	}
-	kind, count, last := arguments[1], number(arguments[2]), len(arguments)-1
-	made := &runner{
-		data:   filepath.Join(filepath.Dir(os.Args[0]), "data"),
-		shell:  arguments[last-1],
-		lines:  &counter{},
-		logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	got := result{Each: []time.Duration{}}
-	if kind == "each" {
-		timeout := time.Duration(number(arguments[3])) * time.Millisecond
-		made.add(arguments[last], arguments[4], timeout)
-	} else {
-		for n := range count {
-			made.add(arguments[last], filepath.Join(arguments[3], strconv.Itoa(n)), 0)
-		}
-	}
-	began := time.Now()
-	if kind == "each" {
-		got.Each = made.each(ctx, count)
-	} else {
-		expect(made.execute(ctx), arguments[last])
-	}
-	got.Total = time.Since(began)
-	made.running.Wait()
-	got.Lines = made.lines.lines.Load()
-	expect(json.NewEncoder(os.Stdout).Encode(got), "result")
 }
