@@ -168,7 +168,7 @@ func (r *runner) command(ctx context.Context, text, data string) (*exec.Cmd, err
 	}
 	home, err := os.UserHomeDir()
 	if err != nil {
-		return nil, err
+		home = who.HomeDir
 	}
 	if _, err := os.Stat(home); err != nil {
 		return nil, err
