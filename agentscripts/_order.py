@@ -149,7 +149,6 @@ class Order(Generic[Key, Call]):
                     ended.append((dependent, RunStatus.SKIPPED))
                 elif not dependent.awaits:
                     verdicts.append(Verdict(dependent.run, dependent.call))
-            node.dependents.clear()
 
 
 def _reason(name: str, status: RunStatus) -> str:

@@ -128,6 +128,16 @@ def test_outside_and_over() -> None:
     assert runs.warnings == []
 
 
+def test_outside_and_over_one_of_two() -> None:
+    """D2: of several last results the first bad one counts, whatever comes after it."""
+    runs = Runs(script("a"), script("b"), script("c"), script("d", "a", "b", "c"))
+    runs.begin(1, "a", "b", "c")
+    for run, status in ("a1", RunStatus.FAILED), ("b1", RunStatus.TIMED_OUT):
+        runs.end(run, status)
+    runs.end("c1")
+    assert runs.begin(2, "d") == ['d2: dependency "a" failed (own failure)']
+
+
 def test_outside_and_never() -> None:
     """D2: one that never ran is ignored, with a warning."""
     runs = Runs(script("a"), script("b", "a"))

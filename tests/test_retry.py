@@ -454,3 +454,13 @@ def test_no_attempt_is_promised_to_what_is_cancelled(
     (result,) = runner.execute(check=False)
     assert (result.status, result.attempts) == (RunStatus.FAILED, 1)
     assert lines.lines == []
+
+
+def test_losses_of_all_attempts() -> None:
+    """Retry: L3, L6: what an earlier attempt lost of its log or its lines is told, too."""
+    first, later = OSError(errno.ENOSPC, "full"), OSError(errno.EIO, "broken")
+    one = dataclasses.replace(ATTEMPT, lines=5, lines_dropped=2, log_error=first)
+    other = dataclasses.replace(ATTEMPT, lines=4, lines_dropped=1, log_error=later)
+    both = added_up(one, other)
+    assert (both.lines, both.lines_dropped, both.log_error) == (9, 3, first)
+    assert added_up(ATTEMPT, one).log_error is first
