@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -172,6 +173,27 @@ def test_close_says_what_it_waits_for(
     call.result()
 
 
+def test_close_says_what_it_waits_for_after_its_timeout(
+    make_runner: MakeRunner,
+    lines: Lines,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """S1: it cancels once, then it goes on to say what it waits for, and does not spin."""
+    monkeypatch.setattr(_calls, "_REMIND", 0.01)
+    caplog.set_level(logging.INFO)
+    runner = make_runner(
+        "trap : HUP; echo up $$; while :; do sleep 0.02; done", kill_delay=PATIENCE
+    )
+    call = Background(lambda: runner.execute(check=False))
+    pid = int(lines.wait_for("up").split()[1])
+    close = Background(lambda: runner.close(timeout=0))
+    eventually(lambda: caplog.text.count("close waits") > 1, "close says it twice")
+    os.kill(pid, signal.SIGKILL)
+    close.result()
+    assert call.result()[0].status is RunStatus.CANCELLED
+
+
 def test_what_is_left_after_close(make_runner: MakeRunner, tmp_path: Path) -> None:
     """S2: no thread of the library is left when close returns."""
     before = threads()
@@ -272,20 +294,21 @@ def test_a_logger_may_close(make_runner: MakeRunner) -> None:
 def test_callbacks_may_execute(make_runner: MakeRunner) -> None:
     """S3: both callbacks may run scripts, and wait for them."""
     inner: list[RunStatus] = []
-    depth = 0
 
-    def nested(_: object) -> None:
-        nonlocal depth
-        depth += 1
-        if depth <= 2:
-            inner.extend(one.status for one in runner.execute(lambda one: one.name == "inner"))
+    def execute() -> None:
+        inner.extend(one.status for one in runner.execute(lambda one: one.name == "inner"))
 
-    logger = Lines(nested)
+    def on_complete(result: RunResult) -> None:
+        if result.script.name == "outer":
+            execute()
+
+    logger = Lines(lambda batch: execute() if "outer" in batch.lines else None)
     runner = make_runner(
         Script(script="echo outer", name="outer"),
         Script(script="echo inner", name="inner"),
-        on_complete=nested,
+        on_complete=on_complete,
         get_script_logger=lambda _: logger,
+        flush_timeout=PATIENCE,  # neither call waits so long: on_complete is that of the other
     )
     Background(lambda: runner.execute(lambda one: one.name == "outer")).result()
     eventually(lambda: len(runner.runs()) == 0, "all have ended")

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import threading
+import traceback
+import weakref
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 from conftest import MakeRunner
 from prometheus_client import CollectorRegistry
-from support import Background, Lines, all_descriptors_taken, eventually, processes_with
+from support import (
+    PATIENCE,
+    Background,
+    Lines,
+    all_descriptors_taken,
+    eventually,
+    main_frame,
+    processes_with,
+)
 
 from agentscripts import LogBatch, Options, Runner, RunResult, RunStatus, Script, ScriptLogger
 
@@ -91,6 +102,44 @@ def test_execute_waits_for_on_complete_no_longer_than_flush_timeout(
         Background(runner.close).result()
     finally:
         release.set()
+
+
+def _main_waits_for_on_complete() -> bool:
+    files = [Path(one.filename).name for one in traceback.extract_stack(main_frame())]
+    return "_reports.py" in files and "_lifecycle.py" in files
+
+
+def test_a_signal_ends_the_wait_for_on_complete(make_runner: MakeRunner) -> None:
+    """R8: what a handler raises is raised at once, though on_complete has not returned."""
+    release = threading.Event()
+    returned: list[RunResult] = []
+
+    def on_complete(result: RunResult) -> None:
+        eventually(_main_waits_for_on_complete, "execute waits")
+        signal.raise_signal(signal.SIGUSR1)
+        release.wait(PATIENCE)
+        returned.append(result)
+
+    def handler(number: int, frame: object) -> None:
+        raise LookupError
+
+    runner = make_runner("true", on_complete=on_complete, flush_timeout=None)
+    old = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with pytest.raises(LookupError):
+            runner.execute()
+        assert not returned
+    finally:
+        release.set()
+        signal.signal(signal.SIGUSR1, old)
+
+
+def test_a_result_that_was_told_is_not_kept(make_runner: MakeRunner) -> None:
+    """R7: the thread that calls on_complete holds no result while it waits for the next one."""
+    told: list[weakref.ref[RunResult]] = []
+    runner = make_runner("true", on_complete=lambda result: told.append(weakref.ref(result)))
+    runner.execute()
+    eventually(lambda: told[0]() is None, "the result is gone")
 
 
 @pytest.mark.parametrize("error", [LookupError, SystemExit, KeyboardInterrupt])

@@ -223,6 +223,22 @@ def test_the_same_script_runs_twice_at_once(make_runner: MakeRunner, lines: Line
         assert [one.status for one in call.result()] == [RunStatus.CANCELLED]
 
 
+def test_cancel_of_a_run_that_has_ended(make_runner: MakeRunner, lines: Lines) -> None:
+    """R3: cancel tells that it is over, though another run of its call is not."""
+    ended: list[str] = []
+    runner = make_runner(
+        "true",
+        "echo up; exec sleep 60",
+        on_complete=lambda result: ended.append(result.run_id),
+    )
+    call = Background(lambda: runner.execute(check=False))
+    lines.wait_for("up")
+    eventually(lambda: ended and len(runner.runs()) == 1, "the other one has ended")
+    assert not runner.cancel(ended[0])
+    assert runner.cancel(runner.runs()[0].run_id)
+    assert [one.status for one in call.result()] == [RunStatus.SUCCEEDED, RunStatus.CANCELLED]
+
+
 # ---- max_parallel ----
 
 
