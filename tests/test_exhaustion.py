@@ -9,9 +9,18 @@ from pathlib import Path
 
 import pytest
 from conftest import MakeRunner
-from support import Background, Lines, all_descriptors_taken, no_threads, run_host
+from support import (
+    PATIENCE,
+    Background,
+    Lines,
+    all_descriptors_taken,
+    eventually,
+    no_threads,
+    run_host,
+)
 
 from agentscripts import CancelToken, OSFilesystem, RunStatus, Script
+from agentscripts._context import Ended
 from agentscripts._files import LogTarget
 
 
@@ -35,6 +44,28 @@ class Scarce(OSFilesystem):
 
 RICH = Script(script="echo up; exec sleep 60", name="rich")
 POOR = Script(script="echo poor", name="poor", log_path="poor.log")
+
+
+def test_another_look_at_what_runs() -> None:
+    """R3: as long as another run goes on a start waits, however often it has looked in vain."""
+    ended = Ended()
+    rich, poor = ended.start(), ended.start()
+    assert (rich, poor) == (0, 0)
+    assert [ended.wait_for_one(poor, 0) for _ in range(3)] == [0] * 3
+    ended.end()
+    assert ended.wait_for_one(poor, 0) == 1
+    assert ended.wait_for_one(1, 0) is None
+
+
+def test_all_starts_that_wait_are_told() -> None:
+    """R3: an end wakes all of them: what it gives back may be too little for the first."""
+    ended = Ended()
+    for _ in range(3):
+        ended.start()
+    starts = [Background(lambda: ended.wait_for_one(0, 10 * PATIENCE)) for _ in range(2)]
+    eventually(lambda: ended._waiting == len(starts), "both wait")
+    ended.end()
+    assert [one.result() for one in starts] == [1, 1]
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from conftest import MakeRunner
-from support import Lines, descriptors, umask
+from support import Lines, all_descriptors_taken, descriptors, umask
 
 from agentscripts import (
     AlreadyInitializedError,
@@ -209,6 +209,23 @@ def test_directories_that_cannot_be_made(make_runner: MakeRunner, tmp_path: Path
     (tmp_path / "base").unlink()
     runner.init([GOOD])
     assert runner.script_bin_dir.is_dir()
+
+
+def test_an_init_that_runs_out_of_descriptors(make_runner: MakeRunner) -> None:
+    """R1, S2: wherever it does, it keeps nothing open, and may be tried again."""
+    runner = make_runner()
+    before = descriptors()
+    failures = 0
+    while not runner.scripts:
+        try:
+            with all_descriptors_taken(spare=failures):
+                runner.init([GOOD])
+        except OSError:
+            failures += 1
+            assert descriptors() == before
+        assert failures < 20
+    assert failures > 3
+    assert runner.execute()[0].ok
 
 
 def test_an_interrupt_at_the_end_of_init(

@@ -1,4 +1,4 @@
-"""The threads of a runner, and who waits for their end."""
+"""The threads of a runner and who waits for their end, and what else they share."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from types import FrameType
 from typing import NoReturn
 
 import pytest
-from support import eventually, main_frame
+from support import Background, eventually, main_frame
 
-from agentscripts._lifecycle import OwnThread
+from agentscripts._lifecycle import OwnThread, Slots, WaitGroup
 
 
 class Alarm(Exception):
@@ -71,3 +71,46 @@ def test_what_cannot_be_joined() -> None:
     thread.start()
     thread.join()
     assert len(errors) == 1
+
+
+def test_joins_in_several_threads() -> None:
+    """S1: the end of a thread ends all waits for it."""
+    may_end = threading.Event()
+    thread = OwnThread(may_end.wait, "waiting")
+    thread.start()
+    joins = [Background(thread.join) for _ in range(3)]
+    eventually(lambda: len(thread._joining) == len(joins), "all wait")
+    may_end.set()
+    for join in joins:
+        join.result()
+
+
+def test_a_wait_that_is_longer_than_a_lock_takes() -> None:
+    """R3: it is as good as no limit, also where there is something to wait for."""
+    group = WaitGroup()
+    group.add()
+    wait = Background(lambda: group.wait(1e300))
+    eventually(lambda: group._zero._condition, "it waits")
+    group.done()
+    assert wait.result()
+
+
+class Waiter:
+    """One who waits for a slot."""
+
+    woken = 0
+
+    def wake(self) -> None:
+        self.woken += 1
+
+
+def test_all_who_wait_for_a_slot_are_told() -> None:
+    """R3: who is woken may not want it any more: so all look, and none is told for nothing."""
+    slots = Slots(1)
+    holder, first, second = Waiter(), Waiter(), Waiter()
+    assert [slots.take(one) for one in (holder, first, second)] == [True, False, False]
+    slots.give()
+    assert [one.woken for one in (holder, first, second)] == [0, 1, 1]
+    assert slots.take(second)
+    slots.give()
+    assert [one.woken for one in (holder, first, second)] == [0, 1, 1]
