@@ -10,15 +10,15 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 from commandline import COMMAND, OPTIONS, Terminal, command, read_line
-from support import PATIENCE, eventually
+from support import PATIENCE, Background, eventually
 
-from agentscripts import Options, Runner, Script
+from agentscripts import Options, Runner, Script, _follow
 from agentscripts._follow import Rotated
 
 _MANIFEST = '[[script]]\nname = "a"\nlog_path = "a.log"\nscript = "true"\n'
@@ -141,6 +141,35 @@ def test_line_that_a_rotation_moves(log: Path, file: Rotated) -> None:
     assert rest(file) == b"\n"
 
 
+def test_line_that_was_moved_before_the_look(log: Path, file: Rotated) -> None:
+    """L4: a file that the rotation has shortened is no new run's: what was shown comes once."""
+    log.write_bytes(b"one\ntw")
+    assert rest(file) == b"one\ntw"
+    rotate(log, 2)
+    os.truncate(f"{log}.1", 4)
+    log.write_bytes(b"two\n")
+    assert rest(file) == b"o\n"
+
+
+def test_line_of_a_new_run_that_a_rotation_moves(log: Path, file: Rotated) -> None:
+    """L4: what the run before had of a line is no part of it."""
+    log.write_bytes(b"one")
+    assert rest(file) == b"one"
+    log.write_bytes(b"tw")
+    assert rest(file) == b"tw"
+    rotate(log, 2)
+    log.write_bytes(b"two\n")
+    assert rest(file) == b"o\n"
+
+
+def test_long_line_of_one_letter(log: Path, file: Rotated) -> None:
+    """L4: one that is too long to be moved goes on in the new file, though that looks the same."""
+    for _ in range(2):
+        log.write_bytes(b"x" * 70_000)
+        assert rest(file) == b"x" * 70_000
+        rotate(log, 2)
+
+
 def test_line_that_stays(log: Path, file: Rotated) -> None:
     """A line that was cut by the rotation goes on in the new file."""
     log.write_bytes(b"one")
@@ -158,6 +187,22 @@ def test_moved_away(log: Path, file: Rotated) -> None:
     log.write_bytes(b"2\n")
     assert file.read() == b""
     assert eventually(file.read) == b"2\n"
+
+
+def test_moved_away_again(log: Path, file: Rotated, monkeypatch: pytest.MonkeyPatch) -> None:
+    """L4: each rotation has its moment in which the file has no name, however long ago the last."""
+    now = 1.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    between = log.with_name(".between")
+    log.write_bytes(b"0")
+    for number in b"1", b"2":
+        file.read()
+        log.rename(between)
+        log.write_bytes(number)
+        assert file.read() == b""
+        between.rename(f"{log}.1")
+        assert file.read() == number
+        now += 100
 
 
 def test_other_files_are_none_of_its_rotations(log: Path, file: Rotated) -> None:
@@ -182,6 +227,80 @@ def test_missing_file(log: Path, file: Rotated) -> None:
     assert rest(file) == b""
     log.write_bytes(b"y")
     assert rest(file) == b"y"
+
+
+def test_removed_in_the_same_moment(log: Path, file: Rotated) -> None:
+    """The clock of a file system is coarse: what came right after has the same time."""
+    log.write_bytes(b"1")
+    os.utime(log, ns=(1, 1))
+    assert rest(file) == b"1"
+    log.unlink()
+    log.write_bytes(b"2")
+    os.utime(log, ns=(1, 1))
+    assert rest(file) == b"2"
+
+
+def test_a_fifo(log: Path, file: Rotated) -> None:
+    """One that somebody has put there is not waited for."""
+    os.mkfifo(log)
+    with pytest.raises(OSError, match="seek"):
+        Background(file.read).result()
+
+
+def at_first(monkeypatch: pytest.MonkeyPatch, name: str, do: Callable[[], object]) -> None:
+    """Have something happen right before a part of the module is called for the first time."""
+    real = getattr(_follow, name)
+
+    def call(path: Path) -> object:
+        monkeypatch.setattr(_follow, name, real)
+        do()
+        return real(path)
+
+    monkeypatch.setattr(_follow, name, call)
+
+
+def test_a_write_and_a_rotation_before_a_look(
+    log: Path, file: Rotated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """L4: what the old file got after it was read comes first, and in order."""
+    log.write_bytes(b"1")
+    assert file.read() == b"1"
+
+    def write_and_rotate() -> None:
+        with log.open("ab") as writer:
+            writer.write(b"2")
+        rotate(log, 2)
+        log.write_bytes(b"3")
+
+    at_first(monkeypatch, "_look", write_and_rotate)
+    assert [file.read() for _ in range(3)] == [b"2", b"3", b""]
+
+
+def test_a_rotation_after_a_look(log: Path, file: Rotated, monkeypatch: pytest.MonkeyPatch) -> None:
+    """L4: what has another name when it is opened is looked for again, not passed over."""
+    log.write_bytes(b"0")
+    assert file.read() == b"0"
+    rotate(log, 9)
+    log.write_bytes(b"1")
+
+    def rotate_again() -> None:
+        rotate(log, 9)
+        log.write_bytes(b"2")
+
+    at_first(monkeypatch, "_open", rotate_again)
+    assert rest(file) == b"12"
+
+
+def test_a_file_that_is_gone_after_a_look(
+    log: Path, file: Rotated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """L4: the next look finds it by its new name."""
+    log.write_bytes(b"0")
+    assert file.read() == b"0"
+    rotate(log, 9)
+    log.write_bytes(b"1")
+    at_first(monkeypatch, "_open", lambda: rotate(log, 9))
+    assert [file.read() for _ in range(2)] == [b"", b"1"]
 
 
 def rotate_but_for_one(log: Path, file: Rotated) -> None:
