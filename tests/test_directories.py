@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from conftest import MakeRunner
-from support import descriptors
+from support import descriptors, umask
 
 from agentscripts import RunStatus, Script, _directories
 from agentscripts._directories import make_directory, open_directory
@@ -113,6 +113,37 @@ def test_a_circle_of_links(place: Path, make: bool) -> None:
         make_directory(f"{place}/a", 0o700) if make else open_directory(f"{place}/a")
     assert (caught.value.errno, caught.value.filename) == (errno.ELOOP, f"{place}/a")
     assert descriptors() == before
+
+
+def test_as_many_links_as_the_kernel_follows(place: Path) -> None:
+    """L1: 40 of them are no circle, as for all other programs."""
+    (place / "0").mkdir()
+    for number in range(1, 42):
+        (place / f"{number}").symlink_to(f"{number - 1}")
+    os.close(open_directory(f"{place}/40"))
+    with pytest.raises(OSError, match="Too many levels"):
+        open_directory(f"{place}/41")
+
+
+def test_two_make_a_directory(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """L1: one that somebody has made since the look is as good."""
+    mkdir = os.mkdir
+
+    def twice(name: str, mode: int, *, dir_fd: int) -> None:
+        mkdir(name, mode, dir_fd=dir_fd)
+        mkdir(name, mode, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "mkdir", twice)
+    make_directory(f"{place}/a/b", 0o700)
+    assert stat.S_IMODE((place / "a/b").stat().st_mode) == 0o700
+
+
+def test_a_directory_of_a_group(place: Path) -> None:
+    """L1: what the umask took is given back, and what is inherited stays."""
+    place.chmod(0o2755)
+    with umask(0o777):
+        make_directory(f"{place}/a/b", 0o700)
+    assert [stat.S_IMODE((place / one).stat().st_mode) for one in ("a", "a/b")] == [0o2700] * 2
 
 
 @needs_root

@@ -408,3 +408,26 @@ def test_failed_open_names_the_path(tmp_path: Path, name: str, error: type[OSErr
         FILES.open_log(tmp_path / name)
     assert str(caught.value.filename) in (str(tmp_path / name), str((tmp_path / name).parent))
     assert descriptors() == before
+
+
+def test_a_log_in_the_root_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """L2: it is not one of that name where the agent is."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(IsADirectoryError):
+        FILES.open_log(Path("/proc"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_make_a_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """L2: one that somebody has made since the look is opened, and keeps what it has."""
+    log, before = tmp_path / "a.log", os.open
+
+    def late(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if flags & os.O_CREAT:
+            log.write_text("theirs")
+        return before(path, flags, mode, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "open", late)
+    with opened(log) as target:
+        os.write(target.fd, b" and mine")
+    assert log.read_text() == "theirs and mine"

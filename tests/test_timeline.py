@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -154,6 +155,15 @@ def test_report(tmp_path: Path) -> None:
     assert sorted(path.name for path in directory.iterdir()) == ["results.jsonl", "timeline.html"]
 
 
+def test_report_of_the_next_run(tmp_path: Path) -> None:
+    """Report: it takes the place of the one before."""
+    for one in result("a", 0, 1), result("b", 0, 1):
+        report = Report(tmp_path, "t", pytest.fail)
+        report.add(one)
+        report.close()
+        assert read_results(tmp_path / "results.jsonl") == records(one)
+
+
 def test_report_that_cannot_be_written(tmp_path: Path) -> None:
     """Report: a full disk is told once, and harms no run."""
     errors: list[OSError] = []
@@ -181,6 +191,7 @@ def changed(**fields: object) -> str:
         ('{"schema": 1}', "run_id: Field required"),
         (changed(started_at="2026-01-01T00:00:00"), "started_at: Input should have timezone info"),
         (changed(duration=math.nan), "duration: Input should be a finite number"),
+        ("[" * 100_000, "recursion"),
         (changed(duration=-5), "duration: Input should be greater than or equal to 0"),
     ],
 )
@@ -193,8 +204,22 @@ def test_bad_results(tmp_path: Path, line: str, problem: str) -> None:
     assert problem in str(caught.value)
 
 
-def test_a_page_is_whole_or_not_there(tmp_path: Path) -> None:
-    """Report: where the page cannot be written, nothing is left."""
+def test_a_page_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Report: where the page cannot be written, the one before stays, and nothing else is left."""
+    (tmp_path / "page").write_text("before")
+
+    def fail(*paths: object) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="broken"):
+        write_timeline(tmp_path / "page", records(result("a", 0, 1)), "t")
+    monkeypatch.undo()
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("page", "before")]
+
+
+def test_a_page_replaces_no_directory(tmp_path: Path) -> None:
+    """Report: one that is there stays, and nothing else is left."""
     (tmp_path / "page").mkdir()
     with pytest.raises(IsADirectoryError):
         write_timeline(tmp_path / "page", records(result("a", 0, 1)), "t")
