@@ -265,6 +265,20 @@ def test_no_thread_begins_while_it_closes(
     assert started == ["agentscripts-delivery"]
 
 
+def test_a_fork_while_a_lock_is_held(
+    make_runner: MakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S2: a child learns that the runner is not its own before it takes a lock, which no thread
+    there will give back. A process that has another pid stands in for it."""
+    runner = make_runner("true")
+    with runner._shutdown._lock, monkeypatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: 0)
+        calls = [Background(runner.start_cron), Background(lambda: runner.register_metrics(None))]
+        for call in calls:
+            with pytest.raises(RunnerClosedError, match="parent"):
+                call.result()
+
+
 # ---- from callbacks ----
 
 

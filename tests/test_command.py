@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from support import umask
 
 from agentscripts import _command
 from agentscripts._command import (
@@ -278,6 +279,13 @@ def test_failed_write_leaves_no_file(monkeypatch: pytest.MonkeyPatch, private_tm
         private_script_file("true")
     assert list(private_tmp.iterdir()) == []
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_private_script_file_whatever_the_umask(private_tmp: Path) -> None:
+    """R4: its interpreter can read it."""
+    with umask(0o777):
+        path = private_script_file("true")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 def test_command_hides_text() -> None:

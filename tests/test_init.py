@@ -17,6 +17,7 @@ from agentscripts import (
     AlreadyInitializedError,
     InvalidScriptError,
     NotInitializedError,
+    OSFilesystem,
     Runner,
     RunnerClosedError,
     Script,
@@ -171,6 +172,26 @@ def test_init_works_once(make_runner: MakeRunner) -> None:
     with pytest.raises(AlreadyInitializedError):
         runner.init([Script(script="echo other")])
     assert runner.scripts == (GOOD,)
+
+
+def test_two_inits_at_once(make_runner: MakeRunner) -> None:
+    """R1: the one that is done first takes effect, the other one tells of it."""
+    other = Script(script="echo other")
+
+    class Late(OSFilesystem):
+        def make_dirs(self, path: Path, mode: int) -> None:
+            super().make_dirs(path, mode)
+            if not runner.scripts:
+                begun.append(path)
+                if len(begun) == 1:
+                    runner.init([GOOD])
+
+    begun: list[Path] = []
+    runner = make_runner(filesystem=Late())
+    with pytest.raises(AlreadyInitializedError):
+        runner.init([other])
+    assert runner.scripts == (GOOD,)
+    assert runner.execute()[0].ok
 
 
 def test_init_takes_any_iterable(make_runner: MakeRunner) -> None:

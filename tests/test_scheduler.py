@@ -46,6 +46,7 @@ class MovedClock:
             self._woken = False
 
     def wake(self) -> None:
+        assert not self.closed, "the machine's clock has lost its descriptors then"
         with self._changed:
             self._woken = True
             self._changed.notify_all()
@@ -208,8 +209,23 @@ def test_close_before_start() -> None:
     stage = Stage()
     stage.scheduler.close(PATIENCE)
     stage.scheduler.start()
+    stage.scheduler.close(PATIENCE)
     assert stage.clock.closed == 1
     assert stage.started == []
+
+
+def test_close_after_a_start_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """S2: a scheduler that got no thread gives its clock back, too."""
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    stage = Stage()
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(OSError, match="no thread"):
+        stage.scheduler.start()
+    stage.scheduler.close(PATIENCE)
+    assert stage.clock.closed == 1
 
 
 def test_a_failure_ends_no_schedule(stage: Stage) -> None:
