@@ -70,6 +70,15 @@ def test_toml() -> None:
     assert line_of((), lines) is None
 
 
+@pytest.mark.parametrize("quote", ['"', "'"])
+@pytest.mark.parametrize("count", [3, 4, 5])
+def test_quotes_at_the_end_of_a_text(quote: str, count: int) -> None:
+    """One or two right before the three that end it are part of it, and begin no other text."""
+    text = "\n".join(f"{name} = {quote * 3}x{quote * count}" for name in "abc")
+    assert tomllib.loads(text)["c"] == f"x{quote * (count - 3)}"
+    assert toml_lines(text) == {("a",): 1, ("b",): 2, ("c",): 3}
+
+
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_line_ends(end: str) -> None:
     """A file with the line ends of another system has the same lines."""
