@@ -27,6 +27,7 @@ from agentscripts import (
 )
 from agentscripts._delivery import Delivery
 from agentscripts._lifecycle import OwnThread
+from agentscripts._shutdown import Shutdown
 
 LONG = "echo up $$; exec sleep 60"
 
@@ -277,6 +278,35 @@ def test_a_fork_while_a_lock_is_held(
         for call in calls:
             with pytest.raises(RunnerClosedError, match="parent"):
                 call.result()
+
+
+def test_the_end_of_a_forked_child(
+    make_runner: MakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S2: a process that ends without close ends only its own runners."""
+    runner = make_runner("true")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: 0)
+        Shutdown.end_with_process([runner._shutdown])
+    assert runner.execute()[0].ok
+
+
+def test_the_end_of_the_process(make_runner: MakeRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S2: without close nothing begins any more, schedules included; a failure harms no other."""
+
+    def fail() -> None:
+        raise LookupError
+
+    broken = make_runner("true")
+    runner = make_runner(Script(script="true", cron="0 0 0 1 1 *"))
+    runner.start_cron()
+    assert "agentscripts-cron" in threads().values()
+    with monkeypatch.context() as patch:
+        patch.setattr(broken._calls, "shut_down", fail)
+        Shutdown.end_with_process([broken._shutdown, runner._shutdown])
+    assert "agentscripts-cron" not in threads().values()
+    with pytest.raises(RunnerClosedError):
+        runner.execute()
 
 
 # ---- from callbacks ----

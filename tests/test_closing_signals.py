@@ -87,6 +87,34 @@ with make({_START}, {_STOP}) as runner:
 
 
 @slow
+def test_while_another_thread_closes(tmp_path: Path) -> None:
+    """Signals: what that waits for is cancelled, and no stop script runs: it closes already."""
+    program = f"""
+runner = make(Script(script="exec sleep 1000", run_on_start=True), {_STOP})
+runner.close_on_signals()
+call = threading.Thread(target=runner.execute, args=(Stage.START,), kwargs={{"check": False}})
+call.start()
+while not runner.runs():
+    time.sleep(0.001)
+close = threading.Thread(target=runner.close)
+close.start()
+with contextlib.suppress(RunnerClosedError):
+    while True:
+        runner.start_cron()
+say("ready")
+close.join()
+call.join()
+threading.Event().wait()
+"""
+    with Host(tmp_path, program) as host:
+        host.wait_until_blocked()
+        host.send_signal(signal.SIGTERM)
+        assert _lines(host) == []
+    assert host.returncode == -signal.SIGTERM
+    assert "Traceback" not in host.complaints
+
+
+@slow
 def test_schedules_stop_first(tmp_path: Path) -> None:
     """Signals: no schedule fires while the stop scripts run, and none can be started."""
     program = """

@@ -303,6 +303,14 @@ def test_a_file_that_is_gone_after_a_look(
     assert [file.read() for _ in range(2)] == [b"", b"1"]
 
 
+def test_a_file_that_is_followed_before_it_is_there(log: Path) -> None:
+    """-f takes a file that is missing for one that is still empty."""
+    with contextlib.closing(_follow._pieces(log, follow=True)) as pieces:
+        assert [next(pieces), next(pieces)] == [b"", b""]
+        log.write_bytes(b"one")
+        assert next(pieces) == b"one"
+
+
 def rotate_but_for_one(log: Path, file: Rotated) -> None:
     """Have what was read to its end be .2, and a new file at the name; none is .1."""
     log.write_bytes(b"one\n")
