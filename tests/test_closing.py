@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from support import PATIENCE, Background, Lines, eventually, is_alive, threads
 from agentscripts import (
     CancelToken,
     LogBatch,
+    Options,
     Runner,
     RunnerClosedError,
     RunResult,
@@ -307,6 +310,18 @@ def test_the_end_of_the_process(make_runner: MakeRunner, monkeypatch: pytest.Mon
     assert "agentscripts-cron" not in threads().values()
     with pytest.raises(RunnerClosedError):
         runner.execute()
+
+
+def test_a_closed_runner_is_let_go(tmp_path: Path) -> None:
+    """S2: nothing holds what a closed runner had, though its schedules have kept it alive."""
+    runner = Runner(Options(data_dir_base=tmp_path, log_dir=tmp_path, shell="/bin/sh"))
+    runner.init([Script(script="true", cron="0 0 0 1 1 *")])
+    runner.start_cron()
+    runner.close()
+    kept = weakref.ref(runner._shutdown)
+    del runner
+    gc.collect()
+    assert kept() is None
 
 
 # ---- from callbacks ----

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import threading
 import time
 from datetime import UTC, datetime, timedelta
@@ -248,6 +249,33 @@ def test_no_thread_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
             pass
         output.write("no thread")
     assert terminal.read_text() == "no thread"
+
+
+def test_what_was_kept_is_written_at_the_end(tmp_path: Path) -> None:
+    """What comes after the last rows were painted is not lost, and comes before what follows."""
+    terminal = tmp_path / "terminal"
+    with terminal.open("w") as stream:
+        output = LiveOutput(stream, CancelToken(), CancelToken())
+        output.hold()
+        output.write("one\n")
+        output.write_now("two\n")
+        assert terminal.read_text() == ""
+        output.release()
+        output.write("three\n")
+    assert terminal.read_text() == "one\ntwo\nthree\n"
+
+
+def test_a_terminal_that_tells_nothing(tmp_path: Path) -> None:
+    """One without a size, and what is none, have 80 columns and 24 rows, and are nobody else's."""
+    terminal, process = os.openpty()
+    with (
+        open(terminal, "wb"),
+        open(process, "w") as empty,
+        (tmp_path / "file").open("w") as file,
+    ):
+        for stream in empty, file:
+            output = LiveOutput(stream, CancelToken(), CancelToken())
+            assert (output.size(), output.is_in_foreground()) == ((80, 24), True)
 
 
 def test_job_in_the_background_paints_nothing() -> None:
