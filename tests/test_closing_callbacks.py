@@ -339,11 +339,13 @@ def test_no_thread_for_the_scheduler(
 ) -> None:
     """R2: start_cron says so, leaves nothing behind, and may be tried again."""
     runner = make_runner(Script(script="true", cron=EVERY_SECOND))
+    before = set(descriptors())
     with monkeypatch.context() as patch:
         no_threads(patch, "agentscripts-cron")
         for _ in range(2):
             with pytest.raises(OSError, match="no thread"):
                 runner.start_cron()
+            assert set(descriptors()) == before
     runner.start_cron()
     runner.close()
 
