@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import platform
 import signal
 import subprocess
 import time
@@ -69,6 +70,40 @@ def held_start(spawner: Spawner, base: Path) -> Iterator[Background[Process]]:
         os.close(reader)
 
 
+SPAWN = """
+from agentscripts._spawn import Spawner
+
+spawner = Spawner()
+
+def spawn(*argv, directories=("/",), cgroup=None):
+    return spawner.spawn(Command(argv, {}), directories, cgroup)
+
+def forbid(call, number):
+    import ctypes, struct
+
+    class Program(ctypes.Structure):
+        _fields_ = [("len", ctypes.c_ushort), ("filter", ctypes.c_void_p)]
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    # Load the call's number; if it is this one, return an error; else allow.
+    refuse, allow = 0x00050000 | number, 0x7FFF0000
+    lines = (0x20, 0, 0, 0), (0x15, 0, 1, call), (0x06, 0, 0, refuse), (0x06, 0, 0, allow)
+    code = b"".join(struct.pack("HBBI", *line) for line in lines)
+    text = ctypes.create_string_buffer(code)
+    assert libc.prctl(38, 1, 0, 0, 0) == 0
+    assert libc.prctl(22, 2, ctypes.byref(Program(4, ctypes.addressof(text)))) == 0
+
+"""
+CLOSE_RANGE = 436  # on all machines
+LIST_DIRECTORY = {"x86_64": 217, "aarch64": 61}.get(platform.machine())
+
+
+def run_spawn(base: Path, program: str) -> list[str]:
+    """Run a host that can ``spawn``, and can ``forbid`` itself system calls."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    return run_host(base, SPAWN + program, env=environment)
+
+
 # ---- what it has ----
 
 
@@ -103,6 +138,18 @@ def test_a_program_on_path(spawner: Spawner, tmp_path: Path) -> None:
     assert caught.value.filename == "tool"
 
 
+def test_a_directory_that_is_closed(tmp_path: Path) -> None:
+    """R6: the next one counts, as where it is missing."""
+    program = """
+closed = BASE / "closed"
+closed.mkdir(mode=0)
+os.geteuid() == 0 and os.setresuid(61234, 61234, 61234)
+child = spawn("/bin/true", directories=[str(closed), "/"])
+say(child.child.entered, child.wait())
+"""
+    assert run_spawn(tmp_path, program) == ["1 0"]
+
+
 @pytest.mark.parametrize("closed", [(0,), (1, 2), (0, 1, 2)])
 def test_a_host_without_standard_streams(tmp_path: Path, closed: tuple[int, ...]) -> None:
     """R6: the script has its own, even where the host's ends of its pipes got their numbers."""
@@ -126,27 +173,37 @@ child.wait()
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.EPERM])
 def test_without_close_range(tmp_path: Path, number: int) -> None:
-    """R6: before Linux 5.9, or where a container forbids the call, no descriptor is left either."""
+    """R6: before Linux 5.9, or where a container forbids the call, no descriptor is left either,
+    also where there is none to list them with."""
     program = f"""
-import ctypes, resource, struct
-libc = ctypes.CDLL(None, use_errno=True)
-# Load the call's number; 436 is close_range on all machines: return an error; else allow.
-refuse, allow = 0x00050000 | {number}, 0x7FFF0000
-lines = (0x20, 0, 0, 0), (0x15, 0, 1, 436), (0x06, 0, 0, refuse), (0x06, 0, 0, allow)
-code = b"".join(struct.pack("HBBI", *line) for line in lines)
-text = ctypes.create_string_buffer(code)
-class Program(ctypes.Structure):
-    _fields_ = [("len", ctypes.c_ushort), ("filter", ctypes.c_void_p)]
-assert libc.prctl(38, 1, 0, 0, 0) == 0
-assert libc.prctl(22, 2, ctypes.byref(Program(4, ctypes.addressof(text)))) == 0
+forbid({CLOSE_RANGE}, {number})
+from support import all_descriptors_taken
 runner = make("ls /proc/$$/fd")
 leaky = [os.open("/dev/zero", os.O_RDONLY) for _ in range(150)]  # more than one listing takes
 for fd in leaky:
     os.set_inheritable(fd, True)
 runner.execute()
 runner.close()
+(BASE / "cgroup.procs").touch()
+with all_descriptors_taken(spare=5):  # four ends of pipes; a pidfd, in the child that file
+    say(spawn("/bin/true", cgroup=BASE).wait())
 """
-    assert run_host(tmp_path, program) == ["line 0", "line 1", "line 2"]
+    assert run_spawn(tmp_path, program) == ["line 0", "line 1", "line 2", "0"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(LIST_DIRECTORY is None, reason="its number is not known here")
+def test_descriptors_that_cannot_be_closed(tmp_path: Path) -> None:
+    """R6: a script does not start where nothing tells which descriptors it would inherit."""
+    program = f"""
+forbid({CLOSE_RANGE}, {errno.EPERM})
+forbid({LIST_DIRECTORY}, {errno.EIO})
+try:
+    spawn("/bin/echo", "started")
+except OSError as error:
+    say(error)
+"""
+    assert run_spawn(tmp_path, program) == [f"[Errno {errno.EIO}] {os.strerror(errno.EIO)}"]
 
 
 def test_it_is_a_popen(spawner: Spawner) -> None:
@@ -296,6 +353,47 @@ def test_a_fork_waits_for_a_start(spawner: Spawner, tmp_path: Path) -> None:
         forking.join(0.05)
         assert forking.is_alive() or time.monotonic() - began > _native._LONGEST_START
     check_starts_in_both(spawner, forking.result())
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="no other libc has such a lock")
+def test_starts_wait_for_a_fork_that_waits(spawner: Spawner, tmp_path: Path) -> None:
+    """K5: or a host that starts scripts all the time would fork between them, pipes and all."""
+    starts, patience = spawner.starts, _native.nanoseconds(PATIENCE)
+    others: list[Background[list[str]]] = []
+
+    def fork() -> None:
+        assert _native.lib.as_starts_hold(starts.pointer, patience) == 0
+        starts.resume_in_parent()
+
+    def another_waits() -> bool:
+        others.append(Background(lambda: run(spawner, "true")))
+        others[-1].join(0.1)
+        return others[-1].is_alive()
+
+    with held_start(spawner, tmp_path):
+        forking = Background(fork)
+        eventually(another_waits)
+    forking.result()
+    assert [other.result() for other in others] == [[]] * len(others)
+
+
+def test_a_fork_that_waited_in_vain(spawner: Spawner, tmp_path: Path) -> None:
+    """K5: what it lets go afterwards is neither another fork nor a start."""
+    starts, lib = spawner.starts, _native.lib
+
+    def hold() -> int:
+        return lib.as_starts_hold(starts.pointer, _native.nanoseconds(0.001))
+
+    def wait_in_vain() -> bool:
+        waited = hold()
+        starts.resume_in_parent()
+        return waited == hold() == lib.AS_TIMEOUT
+
+    assert hold() == 0
+    assert Background(wait_in_vain).result()
+    starts.resume_in_parent()
+    with held_start(spawner, tmp_path):
+        assert wait_in_vain()
 
 
 @pytest.mark.forks
