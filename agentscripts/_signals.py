@@ -110,7 +110,7 @@ class _Deferral:
             try:
                 set_wakeup_fd(self._host_fd)
             except (ValueError, OSError):  # the host has closed it
-                pass
+                set_wakeup_fd(-1)  # not the pipe, whose number may soon be another file's
         left = list(self._handlers.items())
         while left:
             number, handler = left[-1]

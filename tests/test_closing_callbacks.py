@@ -394,7 +394,8 @@ seen.wait(20)
 def test_a_signal_at_the_end_of_execute(
     make_runner: MakeRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """R8: one that comes after the last look at signals has its handler called all the same."""
+    """R8: one that comes after the last look at signals has its handler called all the same, and
+    the host's descriptor gets its number."""
     from agentscripts import _signals
 
     got: list[int] = []
@@ -406,11 +407,16 @@ def test_a_signal_at_the_end_of_execute(
         return end(self, **how)
 
     monkeypatch.setattr(_signals._Deferral, "end", late)
+    host = WakeupPipe()
+    signal.set_wakeup_fd(host.write_fd)
     try:
         make_runner("true").execute()
     finally:
+        signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGUSR1, before)
     assert got == [signal.SIGUSR1]
+    assert host.drain() == bytes(got)
+    host.close()
 
 
 def _close_and_interrupt(pipe: WakeupPipe) -> None:
@@ -431,6 +437,7 @@ def test_close_while_signals_are_deferred() -> None:
         assert signal.getsignal(signal.SIGINT) is handler
         assert signal.set_wakeup_fd(-1) == host.write_fd
         assert signal.SIGINT in host.drain()
+        signal.set_wakeup_fd(host.write_fd)
         with DeferredSignals(pipe) as signals:
             assert signals.fd == -1
     finally:

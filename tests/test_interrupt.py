@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import os
 import signal
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType, SimpleNamespace
@@ -13,7 +17,7 @@ from typing import Any, NoReturn
 import pytest
 from conftest import MakeRunner
 from prometheus_client import CollectorRegistry
-from support import Host, Lines, eventually, is_alive
+from support import Background, Host, Lines, eventually, is_alive
 
 from agentscripts import (
     CancelToken,
@@ -264,6 +268,192 @@ def test_a_signal_while_the_hosts_descriptor_is_replaced(
         runner.execute(check=False)
     assert raised
     assert signal.set_wakeup_fd(-1) == -1
+
+
+@pytest.fixture
+def pipe() -> Iterator[WakeupPipe]:
+    """One that is closed after the test, twice: by then nothing may hold it."""
+    made = WakeupPipe()
+    yield made
+    for _ in range(2):
+        made.close()
+    assert (made.read_fd, made.write_fd) == (-1, -1)
+
+
+@pytest.fixture
+def users() -> Iterator[list[int]]:
+    """The numbers of SIGUSR1 and SIGUSR2 in the order in which their handlers were called."""
+    called: list[int] = []
+    numbers = signal.SIGUSR1, signal.SIGUSR2
+    old = [signal.signal(number, lambda number, _: called.append(number)) for number in numbers]
+    yield called
+    for number, handler in zip(numbers, old, strict=True):
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("reused", [False, True])
+def test_the_host_closes_its_descriptor_meanwhile(pipe: WakeupPipe, reused: bool) -> None:
+    """R8: then Python writes signals nowhere, also where its number is another file's by then."""
+    host = WakeupPipe()
+    other = os.open(os.devnull, os.O_WRONLY)  # one that blocks is refused
+    signal.set_wakeup_fd(host.write_fd)
+    try:
+        with DeferredSignals(pipe):
+            if reused:
+                os.dup2(other, host.write_fd, inheritable=False)
+            else:
+                host.close()
+    finally:
+        left = signal.set_wakeup_fd(-1)
+        os.close(other)
+        host.close()
+    assert left == -1
+
+
+@pytest.mark.usefixtures("users")
+def test_a_handler_installed_meanwhile_stays(pipe: WakeupPipe) -> None:
+    """R8: only what stands in for the host's handlers is replaced by them."""
+    before = signal.getsignal(signal.SIGUSR2)
+    with DeferredSignals(pipe):
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    assert signal.getsignal(signal.SIGUSR1) is signal.SIG_IGN
+    assert signal.getsignal(signal.SIGUSR2) is before
+
+
+@pytest.mark.usefixtures("alarm")
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_handler_that_raises_while_another_is_replaced(
+    pipe: WakeupPipe, users: list[int], monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """R8: before the call, or when its own is back already: the host has all its handlers again."""
+
+    def replace(number: int, handler: Any) -> Any:
+        if number == signal.SIGUSR1:
+            replaced.append(number)
+            if len(replaced) == times:
+                # Its own handler is there: SIGALRM's is replaced after that of SIGUSR1.
+                signal.raise_signal(signal.SIGALRM)
+        return set_handler(number, handler)
+
+    replaced: list[int] = []
+    set_handler = _signals.set_handler
+    before = [signal.getsignal(number) for number in range(1, signal.SIGRTMIN)]
+    monkeypatch.setattr(_signals, "set_handler", replace)
+    with pytest.raises(Alarm), DeferredSignals(pipe):
+        pass
+    assert [signal.getsignal(number) for number in range(1, signal.SIGRTMIN)] == before
+
+
+def test_where_no_handler_can_be_replaced(
+    pipe: WakeupPipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R8: as in a subinterpreter: there is nothing to look at, and nothing keeps the pipe."""
+
+    def refuse(number: int, handler: Any) -> NoReturn:
+        raise ValueError("signal only works in main thread of the main interpreter")
+
+    monkeypatch.setattr(_signals, "set_handler", refuse)
+    with DeferredSignals(pipe) as signals:
+        assert signals.fd == -1
+        assert signals.slice(None) is None
+
+
+def test_the_host_is_told_of_each_signal(pipe: WakeupPipe, users: list[int]) -> None:
+    """R8: its own descriptor has their numbers, also of one that comes after the last look; one
+    that takes no more is let be. Handlers are called in the order of their signals."""
+    host = WakeupPipe()
+    signal.set_wakeup_fd(host.write_fd)
+    try:
+        with DeferredSignals(pipe) as signals:
+            signal.raise_signal(signal.SIGUSR2)
+            signal.raise_signal(signal.SIGUSR1)
+            signals.check()
+            assert users == list(host.drain()) == [signal.SIGUSR2, signal.SIGUSR1]
+            signal.raise_signal(signal.SIGUSR2)
+        assert list(host.drain()) == [signal.SIGUSR2]
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(host.write_fd, bytes(4096))
+        with DeferredSignals(pipe) as signals:
+            signal.raise_signal(signal.SIGUSR1)
+            signals.check()
+    finally:
+        assert signal.set_wakeup_fd(-1) == host.write_fd
+        host.close()
+    assert users[2:] == [signal.SIGUSR2, signal.SIGUSR1]
+
+
+def test_other_threads_of_the_call_see_no_signal(pipe: WakeupPipe, users: list[int]) -> None:
+    """R8: handlers are the main thread's, which looks at times also where it waits without pipe."""
+    with DeferredSignals(pipe) as signals:
+        signal.raise_signal(signal.SIGUSR1)
+        Background(signals.check).result()
+        assert Background(lambda: signals.fd).result() == -1
+        assert (users, signals.fd) == ([], pipe.read_fd)
+        signals.check()
+        assert users == [signal.SIGUSR1]
+        now = time.monotonic()
+        assert signals.slice(None) == signals.slice(now + 1000) == _signals._SLICE
+        assert signals.slice(now - 1) == 0
+
+
+@pytest.mark.usefixtures("alarm")
+def test_an_execute_in_a_handler(pipe: WakeupPipe) -> None:
+    """R8: what is raised there ends both calls, and is one interruption of each."""
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        with DeferredSignals(pipe) as inner:
+            inner.on_interrupt = asked.append
+            signal.raise_signal(signal.SIGALRM)
+            inner.check()
+            counts.append(len(asked))
+
+    def execute() -> None:
+        with DeferredSignals(pipe) as outer:
+            outer.on_interrupt = asked.append
+            signal.raise_signal(signal.SIGUSR1)
+            outer.check()
+            counts.append(outer.interrupts)
+
+    asked: list[bool] = []
+    counts: list[int] = []
+    old = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with pytest.raises(Alarm):
+            execute()
+        assert asked == [False, False]
+        assert counts == [2, 1]
+    finally:
+        signal.signal(signal.SIGUSR1, old)
+
+
+def test_the_first_of_several_is_raised(pipe: WakeupPipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R8: the others only count; and nothing holds it any more when it has been handled."""
+
+    def handler(number: int, frame: FrameType | None) -> NoReturn:
+        raise Alarm(len(asked))
+
+    def execute() -> None:
+        with DeferredSignals(pipe) as signals:
+            signals.on_interrupt = asked.append
+            for _ in range(2):
+                signal.raise_signal(signal.SIGALRM)
+                signals.check()
+
+    monkeypatch.setattr(_escalation, "SAME_REQUEST", 1000.0)
+    asked: list[bool] = []
+    old = signal.signal(signal.SIGALRM, handler)
+    gc.disable()
+    try:
+        with pytest.raises(Alarm, match="0") as caught:
+            execute()
+        raised = weakref.ref(caught.value)
+        del caught
+        assert raised() is None
+    finally:
+        gc.enable()
+        signal.signal(signal.SIGALRM, old)
+    assert asked == [False]
 
 
 def _alarm_when(lines: Lines, count: int) -> None:
