@@ -102,8 +102,17 @@ static void session(void) {
               false);
 }
 
-/* K2: a child in a session of its own, without a mark. */
-static void descendant(void) { check_one("setsid sh -c 'echo $$; exec sleep 600' & wait", false); }
+/* K2: a child in a session of its own, without a mark, and one of such a child. */
+static void descendant(void) {
+    check_one("setsid sh -c 'echo $$; exec sleep 600' & wait", false);
+    check_one("setsid sh -c 'setsid sh -c \"echo \\$\\$; exec sleep 600\" & wait' & wait", false);
+}
+
+/* K2: one whose name looks like what the kernel writes after it. */
+static void name(void) {
+    check_one("sh -c 'echo \") S 1 1 1 1 \" >/proc/$$/comm; echo $$; sleep 600 & wait' & wait",
+              false);
+}
 
 /* K2: an orphan in a session of its own, by its environment. */
 static void environment(void) {
@@ -221,14 +230,21 @@ static void forever_in_exec(void) {
     end_grove(&g);
 }
 
+/* The number that an orphan says. The script says 0 once the one that has forked it is gone: until then
+   it is its child. */
+static int read_orphan(const child *script) {
+    int one = child_read_number(script);
+    return one + child_read_number(script);
+}
+
 /* K2: nothing else is: not another run, not a name or an id that only resembles. */
 static void strangers(void) {
     child other = child_start("echo $$; exec sleep 600");
     CHECK_EQUAL(child_read_number(&other), other.process.pid);
     grove g = plant("X=AGENTSCRIPTS_RUN_ID=$AGENTSCRIPTS_RUN_ID; id=$AGENTSCRIPTS_RUN_ID;"
                     "(setsid env AGENTSCRIPTS_RUN_ID=a$id sh -c 'echo $$; exec sleep 600' &);"
-                    "exec sleep 600");
-    int first = child_read_number(&g.leader);
+                    "echo 0; exec sleep 600");
+    int first = read_orphan(&g.leader);
     begin(&g);
     settle(&g, SIGKILL, 0);
     CHECK(!child_is_gone(other.process.pid) && !child_is_gone(first));
@@ -237,8 +253,8 @@ static void strangers(void) {
 
     g = plant("id=$AGENTSCRIPTS_RUN_ID;"
               "(setsid env AGENTSCRIPTS_RUN_ID=${id}a sh -c 'echo $$; exec sleep 600' &);"
-              "exec sleep 600");
-    first = child_read_number(&g.leader);
+              "echo 0; exec sleep 600");
+    first = read_orphan(&g.leader);
     begin(&g);
     settle(&g, SIGKILL, 0);
     CHECK_EQUAL(kill(first, SIGKILL), 0);
@@ -246,8 +262,8 @@ static void strangers(void) {
 
     g = plant("id=$AGENTSCRIPTS_RUN_ID; unset AGENTSCRIPTS_RUN_ID;"
               "(setsid env XAGENTSCRIPTS_RUN_ID=$id sh -c 'echo $$; exec sleep 600' &);"
-              "exec sleep 600");
-    first = child_read_number(&g.leader);
+              "echo 0; exec sleep 600");
+    first = read_orphan(&g.leader);
     begin(&g);
     settle(&g, SIGKILL, 0);
     CHECK_EQUAL(kill(first, SIGKILL), 0);
@@ -381,6 +397,33 @@ static int sweep_without_files(grove *g, int signal) {
     int alive = as_tree_sweep(&g->tree, signal);
     allow_files(old);
     return alive;
+}
+
+/* K1, R3: whom a sweep lacked a descriptor to tell, the next one tells. */
+static void untold(void) {
+    grove g = plant("setsid sh -c 'echo $$; exec sleep 600' & wait");
+    int pid = child_read_number(&g.leader), next = dup(0);
+    struct rlimit old, few;
+    int64_t since = as_monotonic();
+    CHECK(next >= 0);
+    (void)close(next);
+    begin(&g);
+    CHECK_EQUAL(getrlimit(RLIMIT_NOFILE, &old), 0);
+    few = old;
+    few.rlim_cur = (rlim_t)next + 1; /* for its pidfd, but not for a file to ask whose it is */
+    int alive;
+    do {
+        pause_a_while(since);
+        CHECK_EQUAL(setrlimit(RLIMIT_NOFILE, &few), 0);
+        alive = as_tree_sweep(&g.tree, SIGTERM);
+        CHECK_EQUAL(setrlimit(RLIMIT_NOFILE, &old), 0);
+    } while (alive < 0);
+    CHECK(g.tree.untold && !child_is_gone(pid));
+    CHECK(as_tree_sweep(&g.tree, SIGTERM) > 0);
+    CHECK(!g.tree.untold);
+    child_wait_gone(pid);
+    settle(&g, SIGKILL, 0);
+    end_grove(&g);
 }
 
 /* A process that is killed and cannot end: the first one of a namespace waits for a zombie of another's.
@@ -634,11 +677,12 @@ static void shared_census(void) {
     as_census_free(census);
 }
 
-CHECK_MAIN(CHECK_TEST(group), CHECK_TEST(session), CHECK_TEST(descendant), CHECK_TEST(environment),
-           CHECK_TEST(nested_ids), CHECK_TEST(large_environment), CHECK_TEST(edge_of_the_window),
-           CHECK_TEST(endless_environment), CHECK_TEST(forever_in_exec), CHECK_TEST(strangers),
-           CHECK_TEST(zombies), CHECK_TEST(zombie_leader), CHECK_TEST(reaped_leader),
-           CHECK_TEST(stop_signal), CHECK_TEST(group_signal), CHECK_TEST(many_members),
-           CHECK_TEST(no_descriptors), CHECK_TEST(killed_and_not_gone), CHECK_TEST(failing_sweep),
+CHECK_MAIN(CHECK_TEST(group), CHECK_TEST(session), CHECK_TEST(descendant), CHECK_TEST(name),
+           CHECK_TEST(environment), CHECK_TEST(nested_ids), CHECK_TEST(large_environment),
+           CHECK_TEST(edge_of_the_window), CHECK_TEST(endless_environment),
+           CHECK_TEST(forever_in_exec), CHECK_TEST(strangers), CHECK_TEST(zombies),
+           CHECK_TEST(zombie_leader), CHECK_TEST(reaped_leader), CHECK_TEST(stop_signal),
+           CHECK_TEST(group_signal), CHECK_TEST(many_members), CHECK_TEST(no_descriptors),
+           CHECK_TEST(untold), CHECK_TEST(killed_and_not_gone), CHECK_TEST(failing_sweep),
            CHECK_TEST(failing_kill), CHECK_TEST(known_processes), CHECK_TEST(exit_status),
            CHECK_TEST(shared_census))
