@@ -32,7 +32,7 @@ from agentscripts import (
 from agentscripts._console import Output
 from agentscripts._escalation import SAME_REQUEST
 from agentscripts._interrupts import Interrupts
-from agentscripts._signals import DeferredSignals, WakeupPipe
+from agentscripts._signals import DeferredSignals, WakeupPipe, are_deferred
 
 OBEDIENT = "echo up $$; sleep 60"
 ASKED = "trap 'echo asked; exit 5' HUP; echo up $$; while :; do sleep 0.02; done"
@@ -395,6 +395,36 @@ def test_other_threads_of_the_call_see_no_signal(pipe: WakeupPipe, users: list[i
         now = time.monotonic()
         assert signals.slice(None) == signals.slice(now + 1000) == _signals._SLICE
         assert signals.slice(now - 1) == 0
+
+
+@pytest.mark.forks
+def test_a_child_forked_meanwhile(pipe: WakeupPipe, users: list[int]) -> None:
+    """R8, S2: it has its own signals again, and leaves its parent's to that."""
+
+    def has_its_own(signals: DeferredSignals) -> bool:
+        signal.raise_signal(signal.SIGUSR2)
+        restored = signal.set_wakeup_fd(-1) == host.write_fd and not are_deferred()
+        signals.__exit__(None, None, None)
+        return restored and users == [signal.SIGUSR2]
+
+    host = WakeupPipe()
+    signal.set_wakeup_fd(host.write_fd)
+    try:
+        with DeferredSignals(pipe) as signals:
+            signal.raise_signal(signal.SIGUSR1)
+            child = os.fork()
+            if child == 0:
+                code = 1
+                try:
+                    code = not has_its_own(signals)
+                finally:
+                    os._exit(code)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+            assert list(pipe.drain()) == [signal.SIGUSR1]
+    finally:
+        assert signal.set_wakeup_fd(-1) == host.write_fd
+        host.close()
+    assert users == [signal.SIGUSR1]
 
 
 @pytest.mark.usefixtures("alarm")
