@@ -220,7 +220,7 @@ def test_host_ends_without_a_word(tmp_path: Path, end: str, dies: bool) -> None:
     """S2: scripts go on, as nobody is there to end them; with die_with_parent their own processes
     are killed, and what these have started goes on."""
     program = f"""
-runner = make("sleep 60 & echo up $$ $!; wait", die_with_parent={dies})
+runner = make("trap '' HUP TERM; sleep 60 & echo up $$ $!; wait", die_with_parent={dies})
 threading.Thread(target=runner.execute, daemon=True).start()
 while not any(run.last_line for run in runner.runs()):
     time.sleep(0.01)

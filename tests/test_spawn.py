@@ -11,6 +11,8 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import NoReturn
 
 import pytest
 from support import PATIENCE, Background, children, eventually, run_host
@@ -23,9 +25,11 @@ ENVIRONMENT = {"PATH": "/usr/bin:/bin"}
 
 @pytest.fixture
 def spawner() -> Iterator[Spawner]:
-    """A spawner that is closed after the test."""
-    with contextlib.closing(Spawner()) as made:
-        yield made
+    """A spawner that is closed after the test, twice."""
+    made = Spawner()
+    yield made
+    for _ in range(2):
+        made.close()
 
 
 def start(
@@ -121,11 +125,13 @@ def test_words_and_environment(spawner: Spawner) -> None:
 def test_a_variable_may_be_left_out(spawner: Spawner) -> None:
     """R5: a command factory's environment is the whole one."""
     assert run(spawner, "/usr/bin/env", env={"ONLY": "this"}) == ["ONLY=this"]
+    assert run(spawner, "/usr/bin/env", env=MappingProxyType({"ANY": "map"})) == ["ANY=map"]
     assert run(spawner, "/usr/bin/env", env={}) == []
 
 
 def test_a_program_on_path(spawner: Spawner, tmp_path: Path) -> None:
-    """R4: it is searched as by execvpe; one that may not be executed is passed over."""
+    """R4: it is searched as by execvpe; one that may not be executed is passed over, and the first
+    that is there and is none is told."""
     first, second = tmp_path / "first", tmp_path / "second"
     for directory in (first, second):
         directory.mkdir()
@@ -133,8 +139,9 @@ def test_a_program_on_path(spawner: Spawner, tmp_path: Path) -> None:
     (second / "tool").chmod(0o755)
     path = f"{tmp_path}/missing:{first}:{second}"
     assert run(spawner, "tool", env={"PATH": path}) == [f"{second}/tool"]
+    (second / "tool").write_text("no program")
     with pytest.raises(PermissionError) as caught:
-        start(spawner, "tool", env={"PATH": f"{first}:{tmp_path}/missing"})
+        start(spawner, "tool", env={"PATH": f"{first}/tool:{path}:{tmp_path}/missing"})
     assert caught.value.filename == "tool"
 
 
@@ -221,6 +228,20 @@ def test_it_is_a_popen(spawner: Spawner) -> None:
         assert process.communicate() == (None, None)
     assert process.returncode == -signal.SIGTERM
     assert "-15 args: ('sleep', '60')" in repr(process)
+    end(process)
+
+
+def test_a_wait_that_is_interrupted(spawner: Spawner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R4: ``KeyboardInterrupt`` comes out of it, as of any ``Popen``."""
+
+    def interrupt(timeout: float | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    process = start(spawner, "true")
+    with monkeypatch.context() as patch:
+        patch.setattr(process, "_wait", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            process.wait()
     end(process)
 
 
