@@ -430,9 +430,9 @@ def test_no_attempt_is_promised_that_cannot_come(
     text = f"(until [ -e {tmp_path}/go ]; do sleep 0.01; done) & echo up; exit 3"
     runner = make_runner(Script(script=text, retries=1), wait_delay=60)
     began = time.monotonic()
-    call = Background(lambda: runner.execute(timeout=1.5, check=False))
+    call = Background(lambda: runner.execute(timeout=3, check=False))
     lines.wait_for("up")
-    while time.monotonic() < began + 1.6:
+    while time.monotonic() < began + 3.1:
         time.sleep(0.1)
     (tmp_path / "go").touch()
     (result,) = call.result()
