@@ -17,7 +17,7 @@ import pytest
 from conftest import MakeRunner
 from support import descriptors, umask
 
-from agentscripts import RunStatus, Script, _directories
+from agentscripts import RunStatus, Script, _directories, _native
 from agentscripts._directories import make_directory, open_directory
 from agentscripts._files import OSFilesystem
 
@@ -339,3 +339,30 @@ def test_swaps_in_a_tight_loop(place: Path, make_runner: MakeRunner) -> None:
     assert now.pop(str(victim / "open.log"))[:3] == (mode, inode, changed)
     assert (victim / "open.log").read_bytes() == text
     assert now == was
+
+
+def test_directories_that_are_there_still(tmp_path: Path) -> None:
+    """R5: the same one, and in it directories that are ours: no file, no link, none of another."""
+    base, inside = tmp_path / "base", tmp_path / "base" / "inside"
+    inside.mkdir(parents=True)
+    both = _native.Directories(base, inside)
+    if (identity := both.identity()) is None:
+        pytest.skip("openat2 is missing or forbidden here")
+    assert both.are_there(identity)
+    if os.geteuid() == 0:
+        os.chown(inside, STRANGER, -1)
+        assert not both.are_there(identity)
+    inside.rmdir()
+    assert not both.are_there(identity)
+    inside.touch()
+    assert not both.are_there(identity)
+    inside.unlink()
+    inside.symlink_to(tmp_path)
+    assert not both.are_there(identity)
+    inside.unlink()
+    inside.mkdir()
+    assert both.are_there(identity)
+    base.rename(tmp_path / "old")
+    inside.mkdir(parents=True)
+    assert not both.are_there(identity)
+    assert both.are_there(both.identity())
