@@ -677,6 +677,44 @@ static void shared_census(void) {
     as_census_free(census);
 }
 
+static void *sweep_once(void *grove_pointer) {
+    grove *g = grove_pointer;
+    return (void *)(intptr_t)as_tree_sweep(&g->tree, 0);
+}
+
+/* K1: a scan that fails proves nothing for those who have waited for it either. */
+static void shared_failure(void) {
+    grove groves[2];
+    pthread_t threads[2];
+    as_census *census = as_census_new();
+    as_listing all;
+    for (int i = 0; i < 2; i++) {
+        groves[i] = plant("echo 0; exec sleep 600");
+        as_census_free(groves[i].census);
+        groves[i].census = census;
+        (void)child_read_number(&groves[i].leader);
+        begin(&groves[i]);
+    }
+    CHECK_EQUAL(as_census_begin(census, UINT64_MAX, &all), 0);
+    struct rlimit old = forbid_files();
+    for (int i = 0; i < 2; i++) {
+        CHECK_EQUAL(pthread_create(&threads[i], NULL, sweep_once, &groves[i]), 0);
+    }
+    (void)poll(NULL, 0, 20); /* let them wait: either way must work */
+    as_census_end(census);
+    for (int i = 0; i < 2; i++) {
+        void *result;
+        CHECK_EQUAL(pthread_join(threads[i], &result), 0);
+        CHECK((intptr_t)result < 0);
+    }
+    allow_files(old);
+    for (int i = 0; i < 2; i++) {
+        groves[i].census = NULL;
+        end_grove(&groves[i]);
+    }
+    as_census_free(census);
+}
+
 CHECK_MAIN(CHECK_TEST(group), CHECK_TEST(session), CHECK_TEST(descendant), CHECK_TEST(name),
            CHECK_TEST(environment), CHECK_TEST(nested_ids), CHECK_TEST(large_environment),
            CHECK_TEST(edge_of_the_window), CHECK_TEST(endless_environment),
@@ -685,4 +723,4 @@ CHECK_MAIN(CHECK_TEST(group), CHECK_TEST(session), CHECK_TEST(descendant), CHECK
            CHECK_TEST(group_signal), CHECK_TEST(many_members), CHECK_TEST(no_descriptors),
            CHECK_TEST(untold), CHECK_TEST(killed_and_not_gone), CHECK_TEST(failing_sweep),
            CHECK_TEST(failing_kill), CHECK_TEST(known_processes), CHECK_TEST(exit_status),
-           CHECK_TEST(shared_census))
+           CHECK_TEST(shared_census), CHECK_TEST(shared_failure))
