@@ -350,6 +350,20 @@ def test_a_logger_may_close(make_runner: MakeRunner) -> None:
     Background(runner.close).result()
 
 
+def test_a_predicate_may_close(make_runner: MakeRunner) -> None:
+    """S3: close from a predicate starts closing and returns; its call ends well."""
+
+    def select(script: Script) -> bool:
+        runner.close()
+        return True
+
+    runner = make_runner("true")
+    assert Background(lambda: runner.execute(select)).result()[0].ok
+    Background(runner.close).result()
+    with pytest.raises(RunnerClosedError):
+        runner.execute()
+
+
 def test_callbacks_may_execute(make_runner: MakeRunner) -> None:
     """S3: both callbacks may run scripts, and wait for them."""
     inner: list[RunStatus] = []

@@ -42,12 +42,15 @@ def planned_times(lines: Lines) -> list[datetime]:
 
 
 def test_it_fires_on_time(make_runner: MakeRunner, lines: Lines) -> None:
-    """C1, R5: each second once, never before its time, and the script knows which."""
+    """C1, R5, S2: each second once, never before its time, the script knows which, and what ran is
+    let go."""
     done: list[RunResult] = []
     runner = make_runner(Script(script=AT, cron=EVERY_SECOND), on_complete=done.append)
     runner.start_cron()
     lines.wait_for("at", 3)
     runner.close()
+    assert runner._cron is not None
+    assert not runner._cron._dispatches
     times = planned_times(lines)
     assert all(time.utcoffset() == timedelta() and time.microsecond == 0 for time in times)
     assert times == sorted(set(times))
