@@ -59,8 +59,7 @@ def _serve(agent: int, *, has_terminal: bool) -> int:
                 return status
         # A terminal that goes away tells the agent's process group itself.
         elif not (has_terminal and info.si_code == _SI_KERNEL):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(agent, info.si_signo)
+            os.kill(agent, info.si_signo)  # not reaped yet, so it can be signalled
 
 
 def _reap(agent: int) -> int | None:
