@@ -43,7 +43,9 @@ RUN = 'echo out; echo err >&2; : > "$MARKER"'
 FILE = f"#!/bin/sh\n{RUN}"
 STOP = "trap '' HUP; echo up; (setsid sleep 60; :) & sleep 60; :"
 ROTATE = "for i in 1 2 3 4 5; do printf line-$i-xxxxxxxx; sleep 0.002; echo xxxxxxxxxxxxxxxx; done"
-OUTPUT = "echo first; head -c 300000 /dev/zero | tr '\\0' 'x'; echo; echo last >&2"
+# By writes that are large, so that reads are, too.
+LARGE = "dd bs=60000 iflag=fullblock status=none"
+OUTPUT = f"echo first; head -c 300000 /dev/zero | tr '\\0' x | {LARGE}; echo; echo last >&2"
 LINGER = "echo up; sleep 3 &"  # beyond all delays, also on a busy machine
 
 
