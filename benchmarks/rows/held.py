@@ -158,7 +158,7 @@ ROWS = (
         base=OURS,
         bar="≤ 35 KiB",
         # Memory and counts hardly vary from round to round.
-        rounds=2,
+        rounds=1,
         warm_up=False,
     ),
 )

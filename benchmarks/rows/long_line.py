@@ -103,7 +103,7 @@ ROWS = (
         bar="≤ 10 MiB",
         cpu_unit="s/GB",
         # Memory hardly varies from round to round.
-        rounds=2,
+        rounds=1,
         warm_up=False,
     ),
 )
