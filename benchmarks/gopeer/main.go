@@ -114,6 +114,7 @@ func main() {
 		got.hold(made)
 	}
 	got.Total = time.Since(began)
+	made.running.Wait()
 	got.Peak = look().peak - before.memory
 	got.Lines = made.lines.lines.Load()
 	expect(json.NewEncoder(os.Stdout).Encode(got), "result")

@@ -30,11 +30,11 @@ class _Peak:
 
     def figures(self, size: int, meter: Meter) -> dict[str, float]:
         """Return the figures for a line of so many bytes."""
-        return {
-            "peak": (peak_memory() - self._before) / MIB,
-            "cpu": meter.cpu / (size / 1e9),
-            "rate": size / meter.wall / 1e6,
-        }
+        return _figures(peak_memory() - self._before, size, meter.cpu, meter.wall)
+
+
+def _figures(peak: float, size: int, cpu: float, wall: float) -> dict[str, float]:
+    return {"peak": peak / MIB, "cpu": cpu / (size / 1e9), "rate": size / wall / 1e6}
 
 
 def run_ours(script: str, size: int, base: str) -> dict[str, float]:
@@ -79,9 +79,7 @@ def _go(lab: Lab) -> Sample:
     text, size = _script(lab)
     with Meter() as meter:
         go = time_go(lab, 1, "each", 1, lab.directory("long") / "go", SHELL, text)
-    return Sample(
-        go.besides["peak"] / MIB, meter.cpu / (size / 1e9), {"MB/s": size / go.total / 1e6}
-    )
+    return _sample(_figures(go.besides["peak"], size, meter.cpu, go.total))
 
 
 def _peer(peer: Peer) -> Measure | str:
