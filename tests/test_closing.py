@@ -156,43 +156,43 @@ def test_close_cancels_a_call_that_is_just_beginning(make_runner: MakeRunner) ->
     assert call.result()[0].status is RunStatus.CANCELLED
 
 
-def test_close_says_what_it_waits_for(
-    make_runner: MakeRunner,
-    lines: Lines,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    """S1: script, pid and command, every 10 s (here sooner)."""
+@pytest.fixture
+def agent_log(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> pytest.LogCaptureFixture:
+    """The agent's log, in which ``close`` says what it waits for, sooner than every 10 s."""
     monkeypatch.setattr(_calls, "_REMIND", 0.01)
     caplog.set_level(logging.INFO)
+    return caplog
+
+
+def test_close_says_what_it_waits_for(
+    make_runner: MakeRunner, lines: Lines, agent_log: pytest.LogCaptureFixture
+) -> None:
+    """S1: script, pid and command, every 10 s (here sooner)."""
     runner = make_runner(Script(script=LONG, name="slow one"))
     call = Background(lambda: runner.execute(check=False))
     pid = lines.wait_for("up").split()[1]
     close = Background(runner.close)
-    eventually(lambda: caplog.text.count("slow one") > 1, "close says it twice")
+    eventually(lambda: agent_log.text.count("slow one") > 1, "close says it twice")
     for word in ("close waits", "slow one", pid, "sleep"):
-        assert word in caplog.text
+        assert word in agent_log.text
     runner.cancel(runner.runs()[0].run_id)
     close.result()
     call.result()
 
 
 def test_close_says_what_it_waits_for_after_its_timeout(
-    make_runner: MakeRunner,
-    lines: Lines,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    make_runner: MakeRunner, lines: Lines, agent_log: pytest.LogCaptureFixture
 ) -> None:
     """S1: it cancels once, then it goes on to say what it waits for, and does not spin."""
-    monkeypatch.setattr(_calls, "_REMIND", 0.01)
-    caplog.set_level(logging.INFO)
     runner = make_runner(
         "trap : HUP; echo up $$; while :; do sleep 0.02; done", kill_delay=PATIENCE
     )
     call = Background(lambda: runner.execute(check=False))
     pid = int(lines.wait_for("up").split()[1])
     close = Background(lambda: runner.close(timeout=0))
-    eventually(lambda: caplog.text.count("close waits") > 1, "close says it twice")
+    eventually(lambda: agent_log.text.count("close waits") > 1, "close says it twice")
     os.kill(pid, signal.SIGKILL)
     close.result()
     assert call.result()[0].status is RunStatus.CANCELLED

@@ -111,27 +111,40 @@ def test_the_command_raises_twice(monkeypatch: pytest.MonkeyPatch) -> None:
         interrupts.first = 0  # it puts the handlers back
 
 
-def test_the_command_alone_tells_requests_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def pipe() -> Iterator[WakeupPipe]:
+    """One that is closed after the test, twice: by then nothing may hold it."""
+    made = WakeupPipe()
+    yield made
+    for _ in range(2):
+        made.close()
+    assert (made.read_fd, made.write_fd) == (-1, -1)
+
+
+def get_twice(number: int, pipe: WakeupPipe, asked: list[bool]) -> None:
+    """Have two signals come, one after the other, as in ``execute``; note what each one asked."""
+    with DeferredSignals(pipe) as signals:
+        signals.on_interrupt = asked.append
+        for _ in range(2):
+            signal.raise_signal(number)
+            signals.check()
+
+
+def test_the_command_alone_tells_requests_apart(
+    pipe: WakeupPipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """R8: the second one that the command has told counts in ``execute``, however late that has
     learnt of the first one: nothing would come after it."""
-    hurry, pipe = CancelToken(), WakeupPipe()
+    hurry = CancelToken()
     times = iter([0.0, SAME_REQUEST])
     clock = SimpleNamespace(monotonic=lambda: next(times))
     asked: list[bool] = []
 
-    def execute() -> None:
-        with DeferredSignals(pipe) as signals:
-            signals.on_interrupt = asked.append
-            for _ in range(2):
-                signal.raise_signal(signal.SIGTERM)
-                signals.check()
-
     with Interrupts(Output(None, hurry), hurry) as interrupts:
         monkeypatch.setattr(_interrupts, "time", clock)
         with pytest.raises(KeyboardInterrupt):
-            execute()
+            get_twice(signal.SIGTERM, pipe, asked)
         interrupts.first = 0  # it puts the handlers back
-    pipe.close()
     assert asked == [False, True]
 
 
@@ -268,16 +281,6 @@ def test_a_signal_while_the_hosts_descriptor_is_replaced(
         runner.execute(check=False)
     assert raised
     assert signal.set_wakeup_fd(-1) == -1
-
-
-@pytest.fixture
-def pipe() -> Iterator[WakeupPipe]:
-    """One that is closed after the test, twice: by then nothing may hold it."""
-    made = WakeupPipe()
-    yield made
-    for _ in range(2):
-        made.close()
-    assert (made.read_fd, made.write_fd) == (-1, -1)
 
 
 @pytest.fixture
@@ -463,20 +466,13 @@ def test_the_first_of_several_is_raised(pipe: WakeupPipe, monkeypatch: pytest.Mo
     def handler(number: int, frame: FrameType | None) -> NoReturn:
         raise Alarm(len(asked))
 
-    def execute() -> None:
-        with DeferredSignals(pipe) as signals:
-            signals.on_interrupt = asked.append
-            for _ in range(2):
-                signal.raise_signal(signal.SIGALRM)
-                signals.check()
-
     monkeypatch.setattr(_escalation, "SAME_REQUEST", 1000.0)
     asked: list[bool] = []
     old = signal.signal(signal.SIGALRM, handler)
     gc.disable()
     try:
         with pytest.raises(Alarm, match="0") as caught:
-            execute()
+            get_twice(signal.SIGALRM, pipe, asked)
         raised = weakref.ref(caught.value)
         del caught
         assert raised() is None

@@ -587,14 +587,20 @@ class PipeFilesystem(OSFilesystem):
         os.close(self.read_end)
 
 
-def test_a_slow_pipe(run: RunScript, lines: Lines) -> None:
-    """L3: a log that takes its time holds the script back, and every byte comes."""
+def run_with_a_slow_pipe(run: RunScript, script: str) -> tuple[RunResult, bytes]:
+    """Run a script whose log takes its time; return its result and what its log got."""
     pipe = PipeFilesystem()
     reader = pipe.read_slowly()
-    result = run("seq 100000", filesystem=pipe, stall_timeout=None)
+    result = run(script, filesystem=pipe, stall_timeout=None)
     pipe.close_write_end()
     data = reader.result()
     pipe.close()
+    return result, data
+
+
+def test_a_slow_pipe(run: RunScript, lines: Lines) -> None:
+    """L3: a log that takes its time holds the script back, and every byte comes."""
+    result, data = run_with_a_slow_pipe(run, "seq 100000")
     assert data == b"".join(b"%d\n" % i for i in range(1, 100_001))
     assert len(lines.lines) == 100_000
     assert result.log_error is None
@@ -615,12 +621,7 @@ def test_a_stuck_pipe(run: RunScript, lines: Lines) -> None:
 
 def test_a_slow_pipe_for_both_streams(run: RunScript) -> None:
     """L3: what one stream's bytes wait for, the other one's wait for, too."""
-    pipe = PipeFilesystem()
-    reader = pipe.read_slowly()
-    result = run("seq 100000 & seq 100000 >&2; wait", filesystem=pipe, stall_timeout=None)
-    pipe.close_write_end()
-    data = reader.result()
-    pipe.close()
+    result, data = run_with_a_slow_pipe(run, "seq 100000 & seq 100000 >&2; wait")
     assert result.log_error is None
     assert sorted(data) == sorted(2 * b"".join(b"%d\n" % i for i in range(1, 100_001)))
 
